@@ -1,0 +1,157 @@
+"The quick documentation checks, and the checks themselves: each must notice the fault that it is there for."
+import importlib.util, json, shutil, sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+if str(HERE) not in sys.path: sys.path.insert(0, str(HERE))
+import docs_check as dc
+
+MADE_BY_NBDEV = importlib.util.find_spec("nbdev") is not None
+
+# ---------------------------------------------------------------- this checkout
+
+@pytest.mark.parametrize("check", dc.QUICK + [dc.check_links], ids=lambda c: c.__name__)
+def test_checkout(check):
+    counts, problems = check(dc.ROOT)
+    assert not problems, "\n".join(problems)
+
+def test_every_notebook_is_executed():
+    assert len(dc.executed(dc.ROOT)) == len(dc.notebooks(dc.ROOT / "nbs"))
+
+# ---------------------------------------------------------------- a small checkout to break
+
+def cell(text, kind="code", **more):
+    made = {"cell_type": kind, "id": f"c{abs(hash((text, kind))) % 10**7}", "metadata": {}, "source": text.splitlines(True)}
+    return {**made, **({"execution_count": None, "outputs": []} if kind == "code" else {}), **more}
+
+def text_output(text): return {"output_type": "stream", "name": "stdout", "text": text}
+
+def shown(**data): return {"output_type": "display_data", "metadata": {}, "data": data}
+
+def write(path, *cells, metadata=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nb = {"cells": list(cells), "metadata": metadata or {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(nb), encoding="utf-8")
+
+def title(name): return cell(f"# {name}\n\n> What {name} is.\n", "markdown")
+
+@pytest.fixture
+def house(tmp_path):
+    "A checkout of two modules and an index that passes every check."
+    root = tmp_path / "house"
+    (root / "nbs/images").mkdir(parents=True); (root / "stpt2imc").mkdir()
+    for name in ("settings.ini", "CITATION.cff", "CHANGELOG.md", "nbs/nbdev.yml", "nbs/styles.css"): shutil.copy(dc.ROOT / name, root / name)
+    (root / "_quarto.yml").write_text("project:\n  type: website\nformat:\n  html:\n    css: styles.css\nwebsite:\n  navbar:\n    left: [index.ipynb]\nmetadata-files: [nbdev.yml, sidebar.yml]\n")
+    (root / "nbs/_quarto.yml").symlink_to("../_quarto.yml")
+    (root / "nbs/sidebar.yml").write_text("website:\n  sidebar:\n    contents:\n      - index.ipynb\n      - section: Floor\n        contents: [00_low.ipynb, 01_high.ipynb]\n")
+    (root / "nbs/images/cell.png").write_bytes(b"picture")
+    write(root / "nbs/index.ipynb", title("stpt2imc"), cell("Text, [a page](00_low.ipynb#more) and a picture.\n\n![A cell](images/cell.png)\n\n```sh\nls [x](images/none.png)\n```", "markdown"),
+          cell("#| echo: true\nprint(1)", outputs=[text_output("1\n")]),
+          cell("figure", outputs=[shown(**{"image/png": "QUJD", "text/plain": "<Figure size 1x1>"})]),
+          cell("table", outputs=[shown(**{"text/html": "<table><tr><td>7</td></tr></table>", "text/plain": "   7"})]))
+    write(root / "nbs/00_low.ipynb", title("low"), cell("#| default_exp low"), cell('#| export\ndef f():\n    "One."\n    return 1'), cell("assert f() == 1"), cell("## More", "markdown"))
+    write(root / "nbs/01_high.ipynb", title("high"), cell("#| default_exp high"), cell("#| export\nfrom stpt2imc.low import f"))
+    version = dc.settings(dc.ROOT)["version"]
+    (root / "stpt2imc/__init__.py").write_text(f'__version__ = "{version}"\n')
+    (root / "stpt2imc/low.py").write_text('__all__ = ["f"]\ndef f():\n    "One."\n    return 1\n')
+    (root / "stpt2imc/high.py").write_text("__all__ = []\nfrom .low import f\n")
+    (root / "README.md").write_text("# stpt2imc\n[help](CONTRIBUTING.md#help)\n"); (root / "CONTRIBUTING.md").write_text("# Contributing\n## Help\n")
+    return root
+
+def test_a_sound_house_passes(house):
+    counts, problems, checks = dc.run(house, quick=True)
+    assert not problems, "\n".join(problems)
+    assert (counts["notebooks"], counts["modules"], counts["imports between modules"], checks) == (3, 2, 1, 6)
+
+def change(root, name, old, new):
+    text = (root / name).read_text(encoding="utf-8")
+    assert old in text
+    (root / name).write_text(text.replace(old, new), encoding="utf-8")
+
+def unlink(root):
+    (root / "nbs/_quarto.yml").unlink(); shutil.copy(root / "_quarto.yml", root / "nbs/_quarto.yml")
+
+def extra(*cells, **kw): return lambda root: write(root / "nbs/01_high.ipynb", title("high"), cell("#| default_exp high\n#| export\n"), *cells, **kw)
+
+FAULTS = {
+    "link replaced by a copy": (unlink, "not a symbolic link"),
+    "broken YAML": (lambda r: (r / "_quarto.yml").write_text("a: [1"), "_quarto.yml"),
+    "navbar to nothing": (lambda r: change(r, "_quarto.yml", "[index.ipynb]", "[gone.ipynb]"), "the navbar names gone.ipynb"),
+    "stale nbdev.yml": (lambda r: change(r, "nbs/nbdev.yml", "branch: main", "branch: old"), "nbdev.yml is not what"),
+    "page not in sidebar": (lambda r: change(r, "nbs/sidebar.yml", "00_low.ipynb, ", ""), "does not name 00_low.ipynb"),
+    "sidebar names nothing": (lambda r: change(r, "nbs/sidebar.yml", "00_low.ipynb, ", "00_low.ipynb, 09_gone.ipynb, "), "names 09_gone.ipynb, which is not"),
+    "sidebar names twice": (lambda r: change(r, "nbs/sidebar.yml", "00_low.ipynb, ", "00_low.ipynb, 00_low.ipynb, "), "twice"),
+    "another version": (lambda r: change(r, "CITATION.cff", "version: ", "version: 9"), "CITATION.cff has version"),
+    "upward import": (lambda r: change(r, "stpt2imc/low.py", '"One."', '"One."\n    from stpt2imc.high import f'), "imports go down only"),
+    "import of all": (lambda r: change(r, "stpt2imc/high.py", "from .low import f", "from .all import f"), "imports all"),
+    "star import": (lambda r: change(r, "stpt2imc/high.py", "import f", "import *"), "import *"),
+    "no docstring": (lambda r: change(r, "stpt2imc/low.py", '    "One."\n', ""), "f has no docstring"),
+    "patched without docstring": (lambda r: change(r, "stpt2imc/low.py", "def f", "@patch\ndef g(self:Low): return 2\ndef f"), "Low.g has no docstring"),
+    "module without notebook": (lambda r: (r / "stpt2imc/stray.py").write_text(""), "no notebook"),
+    "big output": (extra(cell("x", outputs=[text_output("x" * 300_001)])), "an output of 300 kB"),
+    "big notebook": (extra(*[cell(f"{i}", outputs=[text_output("x" * 250_000)]) for i in range(2)]), "kB of outputs"),
+    "stored error": (extra(cell("x", outputs=[{"output_type": "error", "ename": "KeyError", "evalue": "", "traceback": []}])), "a stored error: KeyError"),
+    "live widget": (extra(cell("x", outputs=[shown(**{"application/vnd.jupyter.widget-view+json": {"model_id": "1"}})])), "a live widget"),
+    "path in output": (extra(cell("x", outputs=[text_output("wrote /tmp/abc/tumour")])), "a machine's path: /tmp/abc/tumour"),
+    "path in source": (extra(cell("open('/home/somebody/x')")), "/home/somebody/x"),
+    "path in HTML": (extra(cell("x", outputs=[shown(**{"text/html": "<a title='/root/x'>"})])), "/root/x"),
+    "execution count": (extra({**cell("x"), "execution_count": 3}), "an execution count"),
+    "cell metadata": (extra({**cell("x"), "metadata": {"execution": {}}}), "cell metadata"),
+    "notebook metadata": (extra(metadata={"widgets": {}}), "metadata ['widgets']"),
+    "private kernel": (extra(metadata={"kernelspec": {"name": "mine"}}), "kernel 'mine'"),
+    "never evaluated": (extra(cell("#| eval: false\nx")), "eval: false"),
+    "mixed imports": (extra(cell("import os\nx = os.getcwd()")), "imports mixed"),
+    "broken link": (extra(cell("[x](02_gone.ipynb)", "markdown")), "02_gone.ipynb: no such file"),
+    "broken picture": (extra(cell("![x](images/gone.png)", "markdown")), "images/gone.png: no such file"),
+    "broken HTML picture": (extra(cell('<img src="images/gone.png">', "markdown")), "images/gone.png: no such file"),
+    "broken heading": (extra(cell("[x](00_low.ipynb#less)", "markdown")), "no such heading"),
+    "broken README link": (lambda r: change(r, "README.md", "#help", "#hlep"), "README.md: CONTRIBUTING.md#hlep"),
+    "broken site link": (extra(cell(f"[x]({dc.settings(dc.ROOT)['doc_host'] + dc.settings(dc.ROOT)['doc_baseurl']}/gone.html)", "markdown")), "no such page"),
+}
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_noticed(house, name):
+    fault, message = FAULTS[name]
+    fault(house)
+    _, problems, _ = dc.run(house, quick=True)
+    assert any(message in p for p in problems), problems
+
+# ---------------------------------------------------------------- pieces
+
+def test_links_skip_code_and_formulas():
+    text = "[a](b.md) `[c](d)` $f[1](x)$ [`e`](f.md 'title') [![g](h.png)](i.md)\n\n```\n[j](k)\n```\n\n[l]: m.md\n"
+    assert list(dc.links(text)) == ["b.md", "f.md", "h.png", "i.md", "m.md"]
+
+@pytest.mark.parametrize("heading, name", [("What is on disk", "what-is-on-disk"), ("`ChunkGrid`: addresses", "chunkgrid-addresses"), ("2. A [link](x)", "a-link"), ("Named {#own}", "own")])
+def test_slug(heading, name): assert dc.slug(heading) == name
+
+def test_paths_inside_pictures_do_not_count():
+    assert not list(dc.check_output(shown(**{"image/png": "/tmp/x", "text/html": "<img src='data:image/png;base64,AA/tmp/x'>"})))
+
+# ---------------------------------------------------------------- with nbdev
+
+@pytest.mark.skipif(not MADE_BY_NBDEV, reason="nbdev is a development requirement")
+def test_process_and_readme(house):
+    write(house / "nbs/01_high.ipynb", cell("No title here.", "markdown"))
+    (house / "stpt2imc/high.py").unlink()
+    site = dc.process(house, house.parent)
+    _, problems = dc.check_pages(house, site)
+    assert problems == ["01_high.ipynb: no title (`# Title`, then `> one sentence`)", "01_high.ipynb: no description (`# Title`, then `> one sentence`)"]
+    assert not dc.check_links(house, site)[1]
+    text = dc.readme(site / "index.ipynb")
+    assert text.startswith("# stpt2imc\n\n<!--") and "\n> What stpt2imc is.\n" in text
+    assert "[a page](nbs/00_low.ipynb#more)" in text and "![A cell](nbs/images/cell.png)" in text
+    assert "ls [x](images/none.png)" in text # code is left alone
+    assert "```python\nprint(1)\n```\n\n    1\n" in text and "       7" in text
+    assert "Figure" not in text and "<td>" not in text and "#|" not in text
+    assert "should be" in dc.check_readme(house, site)[1][0]
+    (house / "README.md").write_text(text)
+    assert not dc.check_readme(house, site)[1]
+    assert not (house / "_proc").exists()
+
+@pytest.mark.skipif(not MADE_BY_NBDEV, reason="nbdev is a development requirement")
+def test_a_page_that_cannot_be_built(house):
+    write(house / "nbs/01_high.ipynb", title("high"), cell("#| default_exp high"), cell("#| export\nfrom stpt2imc.low import gone"))
+    with pytest.raises(RuntimeError, match="gone"): dc.process(house, house.parent)
