@@ -267,8 +267,7 @@ class Links:
         self.host, self.code = cfg["doc_host"] + cfg["doc_baseurl"], f"{cfg['git_url']}/blob/{cfg['branch']}/"
         self.counts, self.problems, self.pages = {"links": 0, "of them outside": 0}, [], {}
         for path in notebooks(site):
-            matter = front_matter(load(path))
-            html = matter.get("output-file", path.with_suffix(".html").name)
+            html = front_matter(load(path)).get("output-file", re.sub(r"^\d+[a-zA-Z0-9]*_", "", path.stem.lower()) + ".html")
             self.pages[path.with_name(html).relative_to(site)] = path
 
     def page(self, target):

@@ -57,7 +57,7 @@ def house(tmp_path):
     (root / "stpt2imc/__init__.py").write_text(f'__version__ = "{version}"\n')
     (root / "stpt2imc/low.py").write_text('__all__ = ["f"]\ndef f():\n    "One."\n    return 1\n')
     (root / "stpt2imc/high.py").write_text("__all__ = []\nfrom .low import f\n")
-    (root / "README.md").write_text("# stpt2imc\n[help](CONTRIBUTING.md#help)\n"); (root / "CONTRIBUTING.md").write_text("# Contributing\n## Help\n")
+    (root / "README.md").write_text(f"# stpt2imc\n[help](CONTRIBUTING.md#help) {site_link('low.html#f')}\n"); (root / "CONTRIBUTING.md").write_text("# Contributing\n## Help\n")
     return root
 
 def test_a_sound_house_passes(house):
@@ -72,6 +72,8 @@ def change(root, name, old, new):
 
 def unlink(root):
     (root / "nbs/_quarto.yml").unlink(); shutil.copy(root / "_quarto.yml", root / "nbs/_quarto.yml")
+
+def site_link(page): return f"[x]({dc.settings(dc.ROOT)['doc_host'] + dc.settings(dc.ROOT)['doc_baseurl']}/{page})"
 
 def extra(*cells, **kw): return lambda root: write(root / "nbs/01_high.ipynb", title("high"), cell("#| default_exp high\n#| export\n"), *cells, **kw)
 
@@ -108,7 +110,7 @@ FAULTS = {
     "broken HTML picture": (extra(cell('<img src="images/gone.png">', "markdown")), "images/gone.png: no such file"),
     "broken heading": (extra(cell("[x](00_low.ipynb#less)", "markdown")), "no such heading"),
     "broken README link": (lambda r: change(r, "README.md", "#help", "#hlep"), "README.md: CONTRIBUTING.md#hlep"),
-    "broken site link": (extra(cell(f"[x]({dc.settings(dc.ROOT)['doc_host'] + dc.settings(dc.ROOT)['doc_baseurl']}/gone.html)", "markdown")), "no such page"),
+    "broken site link": (extra(cell(site_link("low.html") + site_link("gone.html"), "markdown")), "gone.html: the site has no such page"),
 }
 
 @pytest.mark.parametrize("name", FAULTS)
