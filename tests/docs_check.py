@@ -116,12 +116,18 @@ def output_texts(output):
         if mime.startswith("image/") and "svg" not in mime: continue
         yield value if isinstance(value, str) else "".join(value) if isinstance(value, list) else json.dumps(value)
 
+SILENT = "a progress bar? run the notebook with IN_TEST=1, where bars are silent"
+
+def uncleaned(cell):
+    "Has a cell anything that nbdev_clean takes away?"
+    counted = [cell, *cell.get("outputs", [])]
+    return bool(cell["metadata"].keys() - {"hide_input"}) or any(o.get("execution_count") is not None for o in counted)
+
 def check_output(output):
     "What is wrong with one stored output."
     if len(json.dumps(output)) > MAX_OUTPUT: yield f"an output of {len(json.dumps(output)) // 1000} kB (at most {MAX_OUTPUT // 1000})"
     if output["output_type"] == "error": yield f"a stored error: {output.get('ename')}"
-    if output.get("execution_count") is not None: yield "an execution count (run nbdev_clean)"
-    if any("widget-view+json" in mime for mime in output.get("data", {})): yield "a live widget: on a page it is empty"
+    if any("widget-view+json" in mime for mime in output.get("data", {})): yield f"a live widget: on a page it is empty ({SILENT})"
     for text in output_texts(output):
         found = MACHINE.search(DATA_URI.sub("", text))
         if found: yield f"a machine's path: {found.group()}"
@@ -138,11 +144,9 @@ def mixes_imports(text):
 def check_cell(cell, exports):
     "What is wrong with one cell; `exports`: does its notebook export or document anything?"
     text = source(cell)
-    if cell["metadata"].keys() - {"hide_input"}: yield f"cell metadata {sorted(cell['metadata'])} (run nbdev_clean)"
     found = MACHINE_TEXT.search(DATA_URI.sub("", text))
     if found: yield f"a machine's path in the source: {found.group()}"
     if cell["cell_type"] != "code": return
-    if cell.get("execution_count") is not None: yield "an execution count (run nbdev_clean)"
     if re.search(r"^\s*#\s*\|\s*eval:\s*false", text, re.M): yield "`eval: false`: nbdev_test never runs it"
     if exports and mixes_imports(text): yield "imports mixed with other code: the documentation build executes it"
     for output in cell.get("outputs", []): yield from check_output(output)
@@ -156,8 +160,11 @@ def check_notebooks(root):
         weight = sum(len(json.dumps(c.get("outputs", []))) for c in code)
         counts["notebooks"] += 1; counts["code cells"] += len(code); counts["outputs kB"] += weight // 1000
         if weight > MAX_NOTEBOOK: problems.append(f"{name}: {weight // 1000} kB of outputs (at most {MAX_NOTEBOOK // 1000})")
-        extra = nb["metadata"].keys() - {"kernelspec", "jupytext"}
+        extra = nb["metadata"].keys() - {"kernelspec", "jupytext", "widgets"}
         if extra: problems.append(f"{name}: metadata {sorted(extra)} (run nbdev_clean)")
+        if "widgets" in nb["metadata"]: problems.append(f"{name}: the metadata hold live widgets ({SILENT})")
+        dirty = [n for n, c in enumerate(nb["cells"]) if uncleaned(c)]
+        if dirty: problems.append(f"{name}: {len(dirty)} cells with metadata or execution counts, cell {dirty[0]} the first (run nbdev_clean)")
         kernel = nb["metadata"].get("kernelspec", {}).get("name", "python3")
         if kernel != "python3": problems.append(f"{name}: kernel {kernel!r}, which others do not have; it is called python3")
         exports = any(re.search(r"^\s*#\s*\|\s*exports?\b|^show_doc\(", source(c), re.M) for c in code)
@@ -203,7 +210,7 @@ def undocumented(tree):
     for name, node in defined.items():
         if isinstance(node, ast.ClassDef): methods += [(f"{name}.{m.name}", m) for m in node.body if isinstance(m, kinds[:2]) and not m.name.startswith("_")]
     exported = [n for a in tree.body if isinstance(a, ast.Assign) and getattr(a.targets[0], "id", "") == "__all__" for n in ast.literal_eval(a.value)]
-    public = [(n, defined[n]) for n in exported if n in defined] + methods
+    public = [(n, defined[n]) for n in exported if n in defined] + [(n, m) for n, m in methods if not n.startswith("_")]
     return len(public), [name for name, node in public if not ast.get_docstring(node)]
 
 def check_modules(root):
