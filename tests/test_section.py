@@ -119,7 +119,7 @@ def test_one_strip_is_decoded_once(tmp_path):
     for cache in (512, .001):
         source, calls = TiffImage(tmp_path/'a.tif', cache_mb=cache), []
         plain = source._segment
-        source._segment = lambda p, i: (calls.append((p, i)), plain(p, i))[1]
+        source._segment = lambda p, i, f: (calls.append((p, i)), plain(p, i, f))[1]
         got = np.concatenate([source.read(y, y+25) for y in range(0, 400, 25)], 1)
         np.testing.assert_array_equal(got, image)
         assert sorted(calls) == [(0, 0), (1, 0)]
@@ -130,7 +130,7 @@ def test_bands_overlapping_by_a_halo_decode_once(tmp_path):
     tifffile.imwrite(tmp_path/'a.tif', image, compression='zlib', rowsperstrip=64, **PLAIN)
     source, calls = TiffImage(tmp_path/'a.tif'), []
     plain = source._segment
-    source._segment = lambda p, i: (calls.append(i), plain(p, i))[1]
+    source._segment = lambda p, i, f: (calls.append(i), plain(p, i, f))[1]
     for y in range(0, 640, 128): np.testing.assert_array_equal(source.read(max(y-32, 0), min(y+160, 640)), image[:, max(y-32, 0):y+160])
     assert sorted(calls) == list(range(10))
 
@@ -258,6 +258,7 @@ LAB_FAULTS = {
     'depths differ in colours': (replace('S001_Z01.tif', counts(24, 20, 3), planarconfig='contig', **PLAIN), ['S001_Z01.tif has 3 channels', 'same colours']),
     'cut short': (break_file('S003_Z00.tif', 2000), ['S003_Z00.tif is cut short', 'at least', 'has 2,000', 'Copy the file again']),
     'cut to the header': (break_file('141Pr_aSMA.tif', 6), ['141Pr_aSMA.tif', 'Copy the file again']),
+    'cut to three bytes': (break_file('141Pr_aSMA.tif', 3), ['141Pr_aSMA.tif', 'Copy the file again']),
     'empty file': (break_file('141Pr_aSMA.tif', 0), ['141Pr_aSMA.tif is empty (0 bytes)', 'Copy the file again']),
     'no TIFF': (lambda r: next(r.rglob('141Pr_aSMA.tif')).write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(40)), ['141Pr_aSMA.tif is not a TIFF', 'Export it again']),
     'two channels in one': (replace('141Pr_aSMA.tif', counts(2, 24, 20), **PLAIN), ['141Pr_aSMA.tif has 2 channels', 'must hold one']),
@@ -355,9 +356,34 @@ def test_garbled_directory(tmp_path):
     with pytest.raises(InputError, match='b.tif: segment 0 of page 0 cannot be decoded'): TiffImage(tmp_path/'b.tif').read()
 
 
+def test_several_images_in_a_file(tmp_path):
+    "Pages that do not fit together must not be lost in silence; a thumbnail may be."
+    with tifffile.TiffWriter(tmp_path/'a.tif') as f:
+        for dtype in ('uint16', 'uint8', 'uint8'): f.write(counts(30, 20, dtype=dtype), metadata=None, **PLAIN)
+    with pytest.raises(InputError, match=r'a.tif holds several images \(0:.*30x20; 1:.*2x30x20\).*acquisition=0'): open_image(tmp_path/'a.tif')
+    assert open_image(tmp_path/'a.tif', acquisition=1).shape == (2, 30, 20)
+    with pytest.raises(InputError, match='has no image 2'): open_image(tmp_path/'a.tif', acquisition=2)
+    with tifffile.TiffWriter(tmp_path/'b.tif') as f:
+        for a in (counts(30, 20), counts(6, 4, 3, dtype='uint8')): f.write(a, metadata=None)
+    assert open_image(tmp_path/'b.tif').shape == (1, 30, 20)
+
+
 def test_colours_saved_as_pages(tmp_path):
     tifffile.imwrite(tmp_path/'S001_Z00.tif', counts(70, 50, 4), **PLAIN) # photometric alone makes 70 pages of 50 x 4
     with pytest.raises(InputError, match="S001_Z00.tif: 70 channels of 50 x 4 px.*planarconfig='contig'"): open_image(tmp_path/'S001_Z00.tif')
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 10**6), compression=st.sampled_from([None, 'zlib']), ome=st.booleans())
+def test_garbled_bytes_never_end_in_another_error(tmp_path, seed, compression, ome):
+    "A few wrong bytes near the head of a file: it opens, or an `InputError` names it."
+    path, rng = tmp_path/('a.ome.tif' if ome else 'a.tif'), np.random.default_rng(seed)
+    tifffile.imwrite(path, counts(3, 40, 30), compression=compression, ome=ome, metadata={'axes': 'CYX'} if ome else None, rowsperstrip=8, **PLAIN)
+    raw = bytearray(path.read_bytes())
+    for at in rng.integers(0, 400, 4): raw[at] = rng.integers(256)
+    path.write_bytes(raw)
+    try: TiffImage(path).read(0, 1)
+    except InputError as e: assert path.name in str(e)
 
 
 def test_paths(tmp_path):
