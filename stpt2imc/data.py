@@ -6,7 +6,7 @@
 __all__ = ['log', 'STPTImage', 'IMCImage', 'HeldOutSections', 'RandomChunks', 'window', 'assert_disjoint', 'ChunkDataset',
            'FlipTurn', 'ScaleCounts', 'fit_scales', 'chunk_dataloaders', 'show_batch', 'show_results']
 
-# %% ../nbs/10_data.ipynb #ae2f9af4
+# %% ../nbs/10_data.ipynb #3d66e57c
 import logging, random
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from fastcore.basics import patch
 from .grid import Chunk, ChunkGrid, InputError
 from .scale import CountScale, Scale
 
-# %% ../nbs/10_data.ipynb #52e7766b
+# %% ../nbs/10_data.ipynb #53c4c1b0
 log = logging.getLogger('stpt2imc')
 
-# %% ../nbs/10_data.ipynb #5d1c5c06
+# %% ../nbs/10_data.ipynb #f9fafb45
 class _Channels(TensorBase):
     "A (c, h, w) image of many channels."
     cmap = 'gray'
@@ -50,7 +50,7 @@ class IMCImage(_Channels):
     "Target markers (IMC), (m, h, w): counts, or scaled."
     cmap = 'magma'
 
-# %% ../nbs/10_data.ipynb #66fa933b
+# %% ../nbs/10_data.ipynb #865c71f3
 class HeldOutSections:
     "Validate on the sections `valid`; train on the others, without `guard` neighbours on each side. Raises `InputError` if nothing is left to train on."
     leaky = False
@@ -74,7 +74,7 @@ class HeldOutSections:
 
     def __repr__(self): return f'HeldOutSections({self.valid}, guard={self.guard})'
 
-# %% ../nbs/10_data.ipynb #7a6f846d
+# %% ../nbs/10_data.ipynb #2e522d66
 class RandomChunks:
     "The report's split (section 2.3): a random `fraction` of the chunks of every section validates. Neighbouring chunks leak: for comparison only."
     leaky = True
@@ -99,7 +99,7 @@ class RandomChunks:
 
     def __repr__(self): return f'RandomChunks({self.fraction}, seed={self.seed})'
 
-# %% ../nbs/10_data.ipynb #dd1f3609
+# %% ../nbs/10_data.ipynb #71eb09e6
 def window(chunk:Chunk, # grid position
            size:int, # side of the window, px
            height:int, # of the image, px
@@ -110,7 +110,7 @@ def window(chunk:Chunk, # grid position
     y0, x0 = (min(max(start+m, 0), max(n-size, 0)) for start, m, n in zip((chunk.y0, chunk.x0), move, (height, width)))
     return y0, min(y0+size, height), x0, min(x0+size, width)
 
-# %% ../nbs/10_data.ipynb #decc5d9e
+# %% ../nbs/10_data.ipynb #77189c40
 def assert_disjoint(train:list, # (section number, (y0, y1, x0, x1)) that train
                     valid:list, # the same, that validate
                    ):
@@ -123,7 +123,7 @@ def assert_disjoint(train:list, # (section number, (y0, y1, x0, x1)) that train
             raise InputError(f'training and validation share pixels of section {n}: rows/columns {t[i].tolist()} and {v[j].tolist()}; '
                              'use HeldOutSections, or windows that keep to the grid')
 
-# %% ../nbs/10_data.ipynb #aab4721b
+# %% ../nbs/10_data.ipynb #7b89e38c
 class ChunkDataset:
     "Pairs (`STPTImage`, `IMCImage`) of uint16 counts from a store; an item is a window of `size` px at a chunk of `windows`."
     def __init__(self,
@@ -151,7 +151,9 @@ class ChunkDataset:
         short = [self.size-n for n in image.shape[1:]]
         return np.pad(image, ((0, 0), (0, short[0]), (0, short[1])), mode='symmetric') if any(short) else np.ascontiguousarray(image)
 
-# %% ../nbs/10_data.ipynb #05dd31db
+# %% ../nbs/10_data.ipynb #b82df82d
+def _turn(image, k): return torch.rot90(image.flip(-1) if k > 3 else image, k % 4, (-2, -1))
+
 class FlipTurn(ItemTransform):
     "One of the eight flips and quarter turns per pair, the same for input and target; training batches only."
     split_idx, order = 0, 0
@@ -159,24 +161,40 @@ class FlipTurn(ItemTransform):
         super().__init__()
         self.random = random.Random(seed)
 
-    def encodes(self, pair):
-        def turn(image, k): return torch.rot90(image.flip(-1) if k > 3 else image, k % 4, (-2, -1))
+    def encodes(self,
+                pair, # (inputs, targets), each (b, c, h, w)
+               ): # the same, flipped and turned
+        "Flip and turn each pair of the batch."
         draws = [self.random.randrange(8) for _ in pair[0]]
-        return tuple(torch.stack([turn(i, k) for i, k in zip(images, draws)]) for images in pair)
+        return tuple(torch.stack([_turn(i, k) for i, k in zip(images, draws)]) for images in pair)
 
 class ScaleCounts(Transform):
     "Counts to scaled values, each kind of image by its scale; decodes back to counts."
     order = 10
-    def __init__(self, inputs, targets):
+    def __init__(self,
+                 inputs:Scale, # for `STPTImage`
+                 targets:Scale, # for `IMCImage`
+                ):
         super().__init__()
         self.inputs, self.targets = inputs, targets
 
-    def encodes(self, x:STPTImage): return self.inputs.encode(x)
-    def encodes(self, x:IMCImage): return self.targets.encode(x)
-    def decodes(self, x:STPTImage): return self.inputs.decode(x)
-    def decodes(self, x:IMCImage): return self.targets.decode(x)
+    def encodes(self, x:STPTImage): # counts
+        "Inputs to scaled values."
+        return self.inputs.encode(x)
 
-# %% ../nbs/10_data.ipynb #bbcc8b4b
+    def encodes(self, x:IMCImage): # counts
+        "Targets to scaled values."
+        return self.targets.encode(x)
+
+    def decodes(self, x:STPTImage): # scaled
+        "Inputs back to counts."
+        return self.inputs.decode(x)
+
+    def decodes(self, x:IMCImage): # scaled
+        "Targets back to counts."
+        return self.targets.decode(x)
+
+# %% ../nbs/10_data.ipynb #5f748433
 def fit_scales(store, # a `Store`
                numbers, # training section numbers
                inputs:str='log1p', # transform of the inputs
@@ -186,7 +204,7 @@ def fit_scales(store, # a `Store`
     total = lambda role: sum(store[n].histogram(role) for n in numbers)
     return CountScale.fit(total('inputs'), inputs, centre=True), CountScale.fit(total('targets'), targets)
 
-# %% ../nbs/10_data.ipynb #09b9a5f9
+# %% ../nbs/10_data.ipynb #56a3dd5b
 def _on_tissue(store, windows, size, least):
     "The windows of which at least the share `least` is tissue."
     keep, masks = [], {n: store[n].on_pixels(store[n].tissue())[::4, ::4] for n in {n for n, _ in windows}}
@@ -195,7 +213,7 @@ def _on_tissue(store, windows, size, least):
         if masks[n][y0:y1, x0:x1].mean() >= least: keep.append((n, c))
     return keep
 
-# %% ../nbs/10_data.ipynb #dbee08b1
+# %% ../nbs/10_data.ipynb #e2b2c650
 def chunk_dataloaders(store, # a `Store`
                       split=None, # `HeldOutSections`, `RandomChunks` or alike; None: hold out the last section, guard 1 if enough are left
                       bs:int=64, # windows per batch
@@ -234,7 +252,7 @@ def _match(store, scales):
     for scale, names, role in zip(scales, (store.input_names, store.panel.names), ('input', 'target')):
         if len(scale) != len(names): raise InputError(f'the {role} scale is for {len(scale)} channels, the store has {len(names)}: fit it on this store with fit_scales')
 
-# %% ../nbs/10_data.ipynb #f54c1280
+# %% ../nbs/10_data.ipynb #6029237f
 def _rows(images, titles, max_n, figsize):
     "One row of axes per sample."
     n = min(len(images[0]), max_n)
@@ -247,11 +265,26 @@ def _rows(images, titles, max_n, figsize):
     return axes
 
 @dispatch
-def show_batch(x:STPTImage, y:IMCImage, samples, ctxs=None, max_n=4, figsize=None, **kwargs):
+def show_batch(x:STPTImage, # batch of inputs
+               y:IMCImage, # batch of targets
+               samples, # list of (input, target)
+               ctxs=None, # not used: the axes are made here
+               max_n=4, # rows at most
+               figsize=None, # inches
+               **kwargs, # passed on by fastai, not used
+              ):
     "fastai's `show_batch` for pairs: input and target side by side."
     return _rows([samples.itemgot(0), samples.itemgot(1)], ('STPT', 'IMC'), max_n, figsize)
 
 @dispatch
-def show_results(x:STPTImage, y:IMCImage, samples, outs, ctxs=None, max_n=4, figsize=None, **kwargs):
+def show_results(x:STPTImage, # batch of inputs
+                 y:IMCImage, # batch of targets
+                 samples, # list of (input, target)
+                 outs, # list of (prediction,)
+                 ctxs=None, # not used: the axes are made here
+                 max_n=4, # rows at most
+                 figsize=None, # inches
+                 **kwargs, # passed on by fastai, not used
+                ):
     "fastai's `show_results` for pairs: input, target and prediction side by side."
     return _rows([samples.itemgot(0), samples.itemgot(1), outs.itemgot(0)], ('STPT', 'IMC', 'imputed'), max_n, figsize)

@@ -6,14 +6,14 @@
 __all__ = ['BINS', 'TRANSFORMS', 'histogram', 'percentile', 'histogram_mean', 'Scale', 'ReportScale', 'CountScale',
            'scale_from_dict']
 
-# %% ../nbs/04_scale.ipynb #1853c399
+# %% ../nbs/04_scale.ipynb #8628e3c4
 import json
 import numpy as np
 import torch
 from fastcore.basics import patch
 from .grid import InputError
 
-# %% ../nbs/04_scale.ipynb #e814ff09
+# %% ../nbs/04_scale.ipynb #06d94a6e
 BINS = 65536
 
 def histogram(image:np.ndarray, # (c, h, w) unsigned integers up to 65535
@@ -22,7 +22,7 @@ def histogram(image:np.ndarray, # (c, h, w) unsigned integers up to 65535
     if image.dtype not in (np.uint8, np.uint16): raise InputError(f'histograms are made of uint8 or uint16 counts, not {image.dtype}: convert the section first')
     return np.stack([np.bincount(channel.ravel(), minlength=BINS) for channel in image])
 
-# %% ../nbs/04_scale.ipynb #0958c979
+# %% ../nbs/04_scale.ipynb #2aa3002a
 def percentile(histograms:np.ndarray, # (c, 65536)
                q:float, # percentile, 0 to 100
               )->np.ndarray: # (c,) values
@@ -36,7 +36,7 @@ def histogram_mean(histograms:np.ndarray, # (c, 65536)
     "The mean over pixels of a function of the counts."
     return (histograms*values).sum(-1)/histograms.sum(-1)
 
-# %% ../nbs/04_scale.ipynb #87a03fd1
+# %% ../nbs/04_scale.ipynb #64baf127
 class Scale:
     "Base of the scales: `parameters` are arrays of one number per channel; subclasses say how to `encode` and `decode`."
     def __init__(self, **parameters):
@@ -58,11 +58,11 @@ class Scale:
             self._on_device[key] = {n: torch.tensor(v, dtype=torch.float32, device=key)[:, None, None] for n, v in self.parameters.items()}
         return [self._on_device[key][n] for n in names]
 
-# %% ../nbs/04_scale.ipynb #1d78c560
+# %% ../nbs/04_scale.ipynb #a14e4fe3
 def _as_float(x): return x.float() if isinstance(x, torch.Tensor) else np.asarray(x).astype(np.float32)
 def _functions(x): return torch if isinstance(x, torch.Tensor) else np
 
-# %% ../nbs/04_scale.ipynb #e8368e6b
+# %% ../nbs/04_scale.ipynb #4f7080f9
 class ReportScale(Scale):
     "The report's 0-255 scale (section 2.2): min-max to 8 bits, then a logarithm; without the rounding unless `eight_bit`."
     def __init__(self,
@@ -101,11 +101,11 @@ class ReportScale(Scale):
         "What `scale_from_dict` reads."
         return dict(kind='ReportScale', eight_bit=self.eight_bit, **{k: v.tolist() for k, v in self.parameters.items()})
 
-# %% ../nbs/04_scale.ipynb #ed698b89
+# %% ../nbs/04_scale.ipynb #6198e799
 TRANSFORMS = dict(linear=(lambda f, x: x, lambda f, y: y), sqrt=(lambda f, x: f.sqrt(x), lambda f, y: y*y),
                   log1p=(lambda f, x: f.log1p(x), lambda f, y: f.expm1(y)), asinh=(lambda f, x: f.arcsinh(x), lambda f, y: f.sinh(y)))
 
-# %% ../nbs/04_scale.ipynb #6bc792fc
+# %% ../nbs/04_scale.ipynb #9551e55a
 class CountScale(Scale):
     "Counts to numbers of order 1, $(g(x/\\kappa)-\\mu)/\\sigma$ with a cohort's mean and spread; invertible up to the clip."
     def __init__(self,
@@ -125,7 +125,7 @@ class CountScale(Scale):
         "What `scale_from_dict` reads."
         return dict(kind='CountScale', transform=self.transform, cofactor=self.cofactor, **{k: v.tolist() for k, v in self.parameters.items()})
 
-# %% ../nbs/04_scale.ipynb #b74174f9
+# %% ../nbs/04_scale.ipynb #6435a26f
 @patch(cls_method=True)
 def fit(cls:CountScale,
         histograms:np.ndarray, # (c, 65536), summed over the training sections
@@ -161,7 +161,7 @@ def decode(self:CountScale,
     y, f = _as_float(y)*unit+shift, _functions(y)
     return (TRANSFORMS[self.transform][1](f, y.clip(0))*self.cofactor)
 
-# %% ../nbs/04_scale.ipynb #f043f7c5
+# %% ../nbs/04_scale.ipynb #bd8d8c1f
 def scale_from_dict(saved:dict, # made by a scale's `to_dict`
                    )->Scale: # `ReportScale` or `CountScale`
     "The scale that was saved; raises `InputError` for a kind that this version does not know."

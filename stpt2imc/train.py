@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'seed_everything', 'learner', 'unet_learner', 'ImputationModel', 'as_model', 'save_model', 'load_model']
 
-# %% ../nbs/15_train.ipynb #1b49d8df
+# %% ../nbs/15_train.ipynb #4f1cea56
 import json, os, random, shutil
 import numpy as np
 import torch
@@ -27,13 +27,13 @@ from .scale import Scale, scale_from_dict
 from .unet import UNet
 from .loss import MSE
 
-# %% ../nbs/15_train.ipynb #7882344a
+# %% ../nbs/15_train.ipynb #a00c0ab3
 def seed_everything(seed:int, # any number
                    ):
     "Seed Python, numpy and torch."
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/15_train.ipynb #174195eb
+# %% ../nbs/15_train.ipynb #31810f1e
 class _Plain(nn.Module):
     "Runs `model` on plain tensors, in the memory layout that its convolutions prefer, whatever kind of tensor the batch is."
     def __init__(self, model):
@@ -52,7 +52,9 @@ def learner(dls, # from `chunk_dataloaders`
            )->Learner: # remembers scales and panel for `save_model`
     "A fastai `Learner` with AdamW and gradient clipping for any model that maps scaled inputs to scaled targets."
     learn = Learner(dls, _Plain(model), loss_func=loss or MSE(), opt_func=Adam, lr=1e-3, wd=wd, cbs=[GradientClip(clip)], **kwargs)
-    if 'IN_TEST' in os.environ: learn.remove_cb(ProgressCallback)
+    if 'IN_TEST' in os.environ: # tests and documentation: no progress bars
+        learn.remove_cb(ProgressCallback)
+        learn.logger = lambda *line: None
     return learn
 
 def unet_learner(dls, # from `chunk_dataloaders`
@@ -65,7 +67,7 @@ def unet_learner(dls, # from `chunk_dataloaders`
     seed_everything(seed)
     return learner(dls, UNet(len(dls.store.input_names), len(dls.store.panel), widths), loss, **kwargs)
 
-# %% ../nbs/15_train.ipynb #a84f03b4
+# %% ../nbs/15_train.ipynb #b40472f9
 MODELS = dict(UNet=UNet) # what `config.json` may name
 
 @dataclass
@@ -91,7 +93,7 @@ class ImputationModel:
         n = sum(p.numel() for p in self.module.parameters())/1e6
         return f"{self.config['model']} of {n:.2f} million parameters: {len(self.input_names)} channels to {len(self.panel)} markers, trained on sections {self.config['train_sections']}"
 
-# %% ../nbs/15_train.ipynb #b0bb44f6
+# %% ../nbs/15_train.ipynb #a0489f0a
 @patch
 @torch.no_grad()
 def predict(self:ImputationModel,
@@ -106,7 +108,7 @@ def predict(self:ImputationModel,
     y = self.scales[1].decode(y.float())
     return y[0] if single else y
 
-# %% ../nbs/15_train.ipynb #61f3f740
+# %% ../nbs/15_train.ipynb #b5f4dbf4
 def as_model(learn:Learner, # trained
             )->ImputationModel: # shares the learner's network
     "The model of a learner, ready to impute."
@@ -116,7 +118,7 @@ def as_model(learn:Learner, # trained
                   split=repr(dls.split), size=dls.size, seed=dls.seed, store=dls.store.path.name, loss=type(learn.loss_func).__name__)
     return ImputationModel(module, dls.scales, list(dls.store.input_names), dls.store.panel, config)
 
-# %% ../nbs/15_train.ipynb #8b202fd3
+# %% ../nbs/15_train.ipynb #dd891a65
 _CARD = """# {model}: {inputs} to {targets}
 
 Trained with stpt2imc {version} on sections {train_sections} of `{store}` (split {split}, windows of {size} px, seed {seed}).
@@ -145,7 +147,7 @@ def save_model(learn, # `Learner` or `ImputationModel`
     os.replace(part, path)
     return path
 
-# %% ../nbs/15_train.ipynb #b2087a98
+# %% ../nbs/15_train.ipynb #e59b35f0
 def load_model(path, # folder written by `save_model`
                device='cpu', # where the network goes
               )->ImputationModel: # ready to impute
