@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['plot_losses', 'chunk_mse', 'plot_reconstruction', 'plot_scores']
 
-# %% ../nbs/22_plot.ipynb #8c3f076f
+# %% ../nbs/22_plot.ipynb #334eb767
 import numpy as np
 from matplotlib.figure import Figure
 from .grid import InputError
 from .scale import ReportScale
 
-# %% ../nbs/22_plot.ipynb #daec753e
+# %% ../nbs/22_plot.ipynb #6c0e7943
 def plot_losses(learn, # a fastai `Learner` that was trained
                 mean_loss:float|None=None, # loss of predicting the mean, drawn as a line
                )->Figure: # figure 3 of the report
@@ -31,7 +31,7 @@ def plot_losses(learn, # a fastai `Learner` that was trained
     fig.tight_layout()
     return fig
 
-# %% ../nbs/22_plot.ipynb #33ace07d
+# %% ../nbs/22_plot.ipynb #9830f1ec
 def chunk_mse(imputed, # `Imputed`
               section, # the measured `StoredSection`
               address, # of the chunk
@@ -43,11 +43,11 @@ def chunk_mse(imputed, # `Imputed`
     if markers is None: markers = [names[i] for i in np.argsort(-pair.targets.var((1, 2)))[:3]]
     chosen = [section.store.panel.index(m) for m in markers]
     train = imputed.config.get('train_sections') or section.store.numbers
-    scale = ReportScale.fit(sum(section.store[n].histogram('targets') for n in train)[chosen])
+    scale = ReportScale.fit(sum(section.store[n].histogram('targets', chosen) for n in train))
     both = [scale.encode(i[chosen]) for i in (imputed.chunk(address), pair.targets)]
     return {names[c]: (p, t, float(((p-t)**2).mean())) for c, p, t in zip(chosen, *both)}
 
-# %% ../nbs/22_plot.ipynb #4c0e09a6
+# %% ../nbs/22_plot.ipynb #d8b20130
 def plot_reconstruction(imputed, # `Imputed`
                         section, # the measured `StoredSection`
                         address, # of the chunk
@@ -66,7 +66,7 @@ def plot_reconstruction(imputed, # `Imputed`
     fig.tight_layout()
     return fig
 
-# %% ../nbs/22_plot.ipynb #36540cbb
+# %% ../nbs/22_plot.ipynb #ad61d497
 def plot_scores(table, # from `score`
                 scale:str|None=None, # None: the middle one
                 methods:tuple=('model', 'ridge log1p'), # at most four

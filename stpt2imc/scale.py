@@ -6,14 +6,14 @@
 __all__ = ['BINS', 'TRANSFORMS', 'histogram', 'percentile', 'histogram_mean', 'Scale', 'ReportScale', 'CountScale',
            'scale_from_dict']
 
-# %% ../nbs/04_scale.ipynb #8628e3c4
+# %% ../nbs/04_scale.ipynb #f3b8594d
 import json
 import numpy as np
 import torch
 from fastcore.basics import patch
 from .grid import InputError
 
-# %% ../nbs/04_scale.ipynb #06d94a6e
+# %% ../nbs/04_scale.ipynb #db49a9d4
 BINS = 65536
 
 def histogram(image:np.ndarray, # (c, h, w) unsigned integers up to 65535
@@ -22,7 +22,7 @@ def histogram(image:np.ndarray, # (c, h, w) unsigned integers up to 65535
     if image.dtype not in (np.uint8, np.uint16): raise InputError(f'histograms are made of uint8 or uint16 counts, not {image.dtype}: convert the section first')
     return np.stack([np.bincount(channel.ravel(), minlength=BINS) for channel in image])
 
-# %% ../nbs/04_scale.ipynb #2aa3002a
+# %% ../nbs/04_scale.ipynb #2df46adb
 def percentile(histograms:np.ndarray, # (c, 65536)
                q:float, # percentile, 0 to 100
               )->np.ndarray: # (c,) values
@@ -36,7 +36,7 @@ def histogram_mean(histograms:np.ndarray, # (c, 65536)
     "The mean over pixels of a function of the counts."
     return (histograms*values).sum(-1)/histograms.sum(-1)
 
-# %% ../nbs/04_scale.ipynb #64baf127
+# %% ../nbs/04_scale.ipynb #2509102f
 class Scale:
     "Base of the scales: `parameters` are arrays of one number per channel; subclasses say how to `encode` and `decode`."
     def __init__(self, **parameters):
@@ -58,11 +58,11 @@ class Scale:
             self._on_device[key] = {n: torch.tensor(v, dtype=torch.float32, device=key)[:, None, None] for n, v in self.parameters.items()}
         return [self._on_device[key][n] for n in names]
 
-# %% ../nbs/04_scale.ipynb #a14e4fe3
+# %% ../nbs/04_scale.ipynb #37680c4f
 def _as_float(x): return x.float() if isinstance(x, torch.Tensor) else np.asarray(x).astype(np.float32)
 def _functions(x): return torch if isinstance(x, torch.Tensor) else np
 
-# %% ../nbs/04_scale.ipynb #4f7080f9
+# %% ../nbs/04_scale.ipynb #3c056576
 class ReportScale(Scale):
     "The report's 0-255 scale (section 2.2): min-max to 8 bits, then a logarithm; without the rounding unless `eight_bit`."
     def __init__(self,
@@ -86,9 +86,13 @@ class ReportScale(Scale):
               ): # float32, 0 to 255
         "Counts to the report's scale; values beyond the fitted range are clipped."
         low, high = self._get(x, 'low', 'high')
-        x = ((_as_float(x)-low)*255/(high-low)).clip(0, 255)
+        x = _as_float(x)-low
+        x *= 255; x /= high-low # in place: images are large
+        x = x.clip(0, 255)
         if self.eight_bit: x = _functions(x).floor(x)
-        return 255/np.log(256)*_functions(x).log1p(x)
+        x = _functions(x).log1p(x)
+        x *= float(255/np.log(256))
+        return x
 
     def decode(self,
                y, # scaled values, (..., c, h, w)
@@ -101,11 +105,11 @@ class ReportScale(Scale):
         "What `scale_from_dict` reads."
         return dict(kind='ReportScale', eight_bit=self.eight_bit, **{k: v.tolist() for k, v in self.parameters.items()})
 
-# %% ../nbs/04_scale.ipynb #6198e799
+# %% ../nbs/04_scale.ipynb #9bc83891
 TRANSFORMS = dict(linear=(lambda f, x: x, lambda f, y: y), sqrt=(lambda f, x: f.sqrt(x), lambda f, y: y*y),
                   log1p=(lambda f, x: f.log1p(x), lambda f, y: f.expm1(y)), asinh=(lambda f, x: f.arcsinh(x), lambda f, y: f.sinh(y)))
 
-# %% ../nbs/04_scale.ipynb #9551e55a
+# %% ../nbs/04_scale.ipynb #adeedd08
 class CountScale(Scale):
     "Counts to numbers of order 1, $(g(x/\\kappa)-\\mu)/\\sigma$ with a cohort's mean and spread; invertible up to the clip."
     def __init__(self,
@@ -125,7 +129,7 @@ class CountScale(Scale):
         "What `scale_from_dict` reads."
         return dict(kind='CountScale', transform=self.transform, cofactor=self.cofactor, **{k: v.tolist() for k, v in self.parameters.items()})
 
-# %% ../nbs/04_scale.ipynb #6435a26f
+# %% ../nbs/04_scale.ipynb #53e9d194
 @patch(cls_method=True)
 def fit(cls:CountScale,
         histograms:np.ndarray, # (c, 65536), summed over the training sections
@@ -161,7 +165,7 @@ def decode(self:CountScale,
     y, f = _as_float(y)*unit+shift, _functions(y)
     return (TRANSFORMS[self.transform][1](f, y.clip(0))*self.cofactor)
 
-# %% ../nbs/04_scale.ipynb #bd8d8c1f
+# %% ../nbs/04_scale.ipynb #0136df47
 def scale_from_dict(saved:dict, # made by a scale's `to_dict`
                    )->Scale: # `ReportScale` or `CountScale`
     "The scale that was saved; raises `InputError` for a kind that this version does not know."
