@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['DEMO_CHUNKS', 'DEMO_MARKERS', 'show_versions', 'demo', 'parser', 'main']
 
-# %% ../nbs/30_cli.ipynb #32561226
+# %% ../nbs/30_cli.ipynb #bc0ed47e
 import argparse, json, logging, math, os, platform, resource, sys, time
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
+from threading import Thread
 from . import __version__
 from .grid import InputError
 
-# %% ../nbs/30_cli.ipynb #c217673d
+# %% ../nbs/30_cli.ipynb #963902ce
 def show_versions()->dict: # name -> version
     "Versions of this library, of Python and of what it builds on, and the device that torch would use."
     found = dict(stpt2imc=__version__, python=platform.python_version(), platform=platform.platform())
@@ -23,7 +24,7 @@ def show_versions()->dict: # name -> version
     found['device'] = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
     return found
 
-# %% ../nbs/30_cli.ipynb #7ad39b60
+# %% ../nbs/30_cli.ipynb #66b34786
 _DEMO = dict(full=dict(epochs=6, widths=(24, 48, 96)), quick=dict(epochs=1, widths=(16, 32)))
 DEMO_CHUNKS = ('2/2', '2/3', '3/2', '3/3') # of the held-out section, drawn like the report's figures 4 to 7
 DEMO_MARKERS = ('PanCK', 'CD45', 'CollagenI')
@@ -46,7 +47,7 @@ def _demo_figures(out, learn, imputed, section, table):
     for name, figure in figures.items(): figure.savefig(folder/f'{name}.png')
     return sorted(f'{name}.png' for name in figures)
 
-# %% ../nbs/30_cli.ipynb #7847b861
+# %% ../nbs/30_cli.ipynb #b50db3e8
 def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
          quick:bool=False, # under a minute instead of under five, on two cores
          seed:int=0, # of the phantom and the training
@@ -54,16 +55,19 @@ def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
         )->dict: # as written to summary.json
     "Run the main job on a phantom tumour: write, check, convert, train, impute a held-out section, score, draw. Returns what `summary.json` holds."
     start, out = time.time(), _demo_folder(out)
-    from stpt2imc.data import HeldOutSections, chunk_dataloaders
-    from stpt2imc.impute import impute
     from stpt2imc.phantom import Phantom
-    from stpt2imc.score import score, summary, worst
     from stpt2imc.section import check_sections, find_sections
     from stpt2imc.store import convert
-    from stpt2imc.train import save_model, unet_learner
+    loading = Thread(target=import_module, args=('stpt2imc.train',)); loading.start() # torch and fastai, while the phantom is made
     settings = _DEMO['quick' if quick else 'full']
     phantom = Phantom(seed=seed, sections=4, height=size, width=size)
-    sections = find_sections(phantom.write(out/'tumour'))
+    phantom.write(out/'tumour')
+    loading.join()
+    from stpt2imc.data import HeldOutSections, chunk_dataloaders
+    from stpt2imc.impute import impute
+    from stpt2imc.score import score, summary, worst
+    from stpt2imc.train import save_model, unet_learner
+    sections = find_sections(out/'tumour')
     print(check_sections(sections).to_string(index=False))
     store = convert(sections, out/'tumour.zarr', overwrite=True)
     dls = chunk_dataloaders(store, HeldOutSections([4], guard=0), bs=8, size=64, seed=seed)
@@ -85,7 +89,7 @@ def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
 
 def _peak_memory_mb(): return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1024 if sys.platform != 'darwin' else 2**20), 1)
 
-# %% ../nbs/30_cli.ipynb #13a857e4
+# %% ../nbs/30_cli.ipynb #fd32f6f0
 def _plain(value):
     "Numbers, paths and nan as JSON has them."
     if isinstance(value, dict): return {str(k): _plain(v) for k, v in value.items()}
@@ -100,7 +104,7 @@ def _write_json(path, value):
     try: part.write_text(json.dumps(_plain(value), indent=1)); part.replace(path)
     except OSError as e: raise InputError(f'cannot write {path}: {e.strerror}; choose another file') from None
 
-# %% ../nbs/30_cli.ipynb #e74ab0ff
+# %% ../nbs/30_cli.ipynb #4c429362
 def _names(text): return [n.strip() for n in text.split(',') if n.strip()]
 def _number(text): return int(text) if text.lstrip('-').isdigit() else text
 
@@ -129,7 +133,7 @@ def _convert(args):
     print(*store, store, sep='\n')
     return dict(store=args.store, sections=store.numbers, inputs=store.input_names, targets=store.panel.names)
 
-# %% ../nbs/30_cli.ipynb #fd1b1148
+# %% ../nbs/30_cli.ipynb #7fd7adb9
 def _train(args):
     from stpt2imc.data import HeldOutSections, chunk_dataloaders
     from stpt2imc.store import open_store
@@ -151,7 +155,7 @@ def _impute(args):
     print(f'{imputed}\nwritten to {args.out}; to look at it: napari --plugin napari-ome-zarr {args.out}')
     return dict(imputed=args.out, section=imputed.section, markers=imputed.panel.names, shape=list(imputed.shape))
 
-# %% ../nbs/30_cli.ipynb #0e6efda6
+# %% ../nbs/30_cli.ipynb #9b94096a
 def _score(args):
     from stpt2imc.impute import open_imputed
     from stpt2imc.score import score, summary, worst
@@ -162,7 +166,7 @@ def _score(args):
         from stpt2imc.phantom import Phantom
         phantom = Phantom(args.phantom_seed, max(section.store.numbers), *section.shape)
     table = score(open_imputed(args.imputed), section, gaussians=tuple(args.gaussian), phantom=phantom, transform=args.transform, allow_training=args.allow_training)
-    means = table.groupby(['method', 'scale'], sort=False).pearson.mean().unstack(sort=False)
+    means = summary(table, 'mean').filter(like='r ')
     print(f"section {section.number}, Pearson r on {args.transform} counts, on tissue. Median over {len(section.store.panel)} markers:", summary(table).round(3).to_string(),
           'Mean over markers:', means.round(3).to_string(), f'worst five: {", ".join(worst(table))}', sep='\n')
     if args.csv: table.to_csv(args.csv, index=False)
@@ -188,7 +192,7 @@ def _run_demo(args):
     print(f"Everything is in {Path(args.out).resolve()}: figures/ (3 to 7 as in the report), scores.csv, summary.json, unet/, section4_imputed.ome.zarr")
     return result
 
-# %% ../nbs/30_cli.ipynb #dfbd9f3a
+# %% ../nbs/30_cli.ipynb #3232b708
 def _add_finding(p):
     p.add_argument('folder', help='folder with S001_Z00.tif and SECTION_01*/TIF (the laboratory\'s layout), or with OME-TIFFs')
     p.add_argument('--inputs', type=_names, help='channels that are inputs, separated by commas; default: STPT')
@@ -232,7 +236,7 @@ def parser()->argparse.ArgumentParser: # with one subcommand per job
     p.add_argument('path', nargs='?', help='store, model or imputed section')
     return top
 
-# %% ../nbs/30_cli.ipynb #bf688b9a
+# %% ../nbs/30_cli.ipynb #3ed2e315
 def main(argv=None, # list of arguments; None: those of the shell
         )->int: # exit status: 0 done, 2 wrong input, 130 interrupted
     "Entry point of the `stpt2imc` command."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['tile_weights', 'round_bits', 'Imputed', 'open_imputed', 'impute']
 
-# %% ../nbs/20_impute.ipynb #cc7d4012
+# %% ../nbs/20_impute.ipynb #ffdcfa78
 import hashlib, os, shutil
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .section import Panel
 from .store import CHUNK, create_array, ome_attributes
 from .train import load_model
 
-# %% ../nbs/20_impute.ipynb #05840f5d
+# %% ../nbs/20_impute.ipynb #cd780c95
 def tile_weights(start:int, # first px of the tile
                  stop:int, # one past its last px
                  length:int, # of the axis, px
@@ -32,7 +32,7 @@ def tile_weights(start:int, # first px of the tile
     down = ((stop+overlap)-x)/(2*overlap) if stop < length and overlap else np.ones(b-a)
     return a, b, np.clip(np.minimum(up, down), 0, 1).astype(np.float32)
 
-# %% ../nbs/20_impute.ipynb #fe920e59
+# %% ../nbs/20_impute.ipynb #fef5f2aa
 def _predict_strip(model, section, y0, y1, tile_width, overlap):
     "Rows [y0-overlap, y1+overlap) of the imputed section, already weighted along both axes."
     height, width = section.shape
@@ -50,7 +50,12 @@ class _Strips:
     "Adds weighted strips where they overlap and hands out finished rows, in whole shards."
     def __init__(self, write, height): self.write, self.height, self.rows, self.first = write, height, None, 0
 
-    def add(self, a, strip, done):
+    def add(self,
+            a, # row at which the strip begins
+            strip, # (m, rows, w), weighted
+            done, # rows above this one receive nothing more
+           ):
+        "Add a strip and write what is finished."
         if self.rows is None: self.rows = strip
         else:
             shared = self.first+self.rows.shape[1]-a
@@ -61,7 +66,7 @@ class _Strips:
             self.write(self.first, self.rows[:, :ready])
             self.rows, self.first = self.rows[:, ready:], self.first+ready
 
-# %% ../nbs/20_impute.ipynb #291a5406
+# %% ../nbs/20_impute.ipynb #7ef47a01
 def round_bits(x:np.ndarray, # float32
                bits:int=10, # mantissa bits kept
               )->np.ndarray: # float32
@@ -70,7 +75,7 @@ def round_bits(x:np.ndarray, # float32
     i = np.ascontiguousarray(x, np.float32).view(np.uint32)
     return ((i+np.uint32(1 << (drop-1))) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(np.float32)
 
-# %% ../nbs/20_impute.ipynb #d8c5574b
+# %% ../nbs/20_impute.ipynb #9b8de755
 class Imputed:
     "An imputed section: `counts` is a Zarr array (m, h, w) of expected counts per pixel."
     def __init__(self, group):
@@ -105,7 +110,7 @@ class Imputed:
 
     def __repr__(self): return f"Imputed section {self.section}: {len(self.panel)} markers, {self.shape[0]} x {self.shape[1]} px, by {self.config['model']} trained on sections {self.config['train_sections']}"
 
-# %% ../nbs/20_impute.ipynb #35baec7b
+# %% ../nbs/20_impute.ipynb #cdf29b36
 def open_imputed(path, # folder written by `impute`
                 )->Imputed: # in counts
     "Open an imputed section; raises `InputError` if there is none."
@@ -115,7 +120,7 @@ def open_imputed(path, # folder written by `impute`
     if group.attrs.get('stpt2imc', {}).get('kind') != 'imputed': raise InputError(f'{path} is not an imputed section of this library')
     return Imputed(group)
 
-# %% ../nbs/20_impute.ipynb #05af94d3
+# %% ../nbs/20_impute.ipynb #0bb8b163
 def _check_inputs(model, section):
     names = section.store.input_names
     if names != model.input_names:
@@ -133,7 +138,7 @@ def _attributes(model, section, windows):
                 stpt2imc=dict(kind='imputed', format=1, version=__version__, section=section.number, name=section.name, units='expected counts per pixel', targets=model.config['targets'],
                               pixel_um=section.pixel_um, store=section.store.path.name, model=model.config, weights_sha256=_weights_hash(model.module)))
 
-# %% ../nbs/20_impute.ipynb #cc2edd6a
+# %% ../nbs/20_impute.ipynb #0fc0d0c9
 def impute(model, # folder of a saved model, or an `ImputationModel`
            section, # a `StoredSection`
            path=None, # folder to write, usually '*.ome.zarr'; None: in memory
@@ -159,11 +164,11 @@ def impute(model, # folder of a saved model, or an `ImputationModel`
         if final.exists() and not overwrite: raise InputError(f'{final} exists: give another path, or overwrite=True')
         shutil.rmtree(part, ignore_errors=True); part.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.create_group(part)
-    array, sample, step = create_array(group, '0', (len(model.panel), height, width), 'float32'), [], max(int((height*width/5e5)**.5), 1)
-    def write(y, rows):
+    array, sample, step = create_array(group, '0', (len(model.panel), height, width), 'float32'), [], int((height*width/1e5)**.5)+1
+    def _write(y, rows):
         array[:, y:y+rows.shape[1]] = round_bits(rows)
-        sample.append(rows[:, ::step, ::step].reshape(len(rows), -1))
-    strips = _Strips(write, height)
+        sample.append(rows[:, ::step, ::step].reshape(len(rows), -1).copy()) # for the contrast limits; a copy, or all rows would stay in memory
+    strips = _Strips(_write, height)
     for y0 in tqdm(range(0, height, tile[0]), desc=f'Imputing section {section.number}', unit='strip', disable=not progress or 'IN_TEST' in os.environ):
         a, b, strip = _predict_strip(model, section, y0, min(y0+tile[0], height), tile[1], overlap)
         strips.add(a, strip, height if b == height else b-2*overlap)

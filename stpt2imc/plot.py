@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['plot_losses', 'chunk_mse', 'plot_reconstruction', 'plot_scores']
 
-# %% ../nbs/22_plot.ipynb #334eb767
+# %% ../nbs/22_plot.ipynb #cd29f535
 import numpy as np
-from matplotlib.figure import Figure
 from .grid import InputError
 from .scale import ReportScale
+from .store import Picture
 
-# %% ../nbs/22_plot.ipynb #6c0e7943
+# %% ../nbs/22_plot.ipynb #742e0a5b
 def plot_losses(learn, # a fastai `Learner` that was trained
                 mean_loss:float|None=None, # loss of predicting the mean, drawn as a line
-               )->Figure: # figure 3 of the report
+               )->Picture: # figure 3 of the report
     "Loss against batches, training and validation (report figure 3); raises `InputError` if nothing was trained."
     train = [float(l) for l in vars(learn.recorder).get('losses', [])]
     if not train: raise InputError('nothing to draw: train the learner first, for example learn.fit_one_cycle(10, 1e-3)')
     valid = [v[1] for v in learn.recorder.values if len(v) > 1]
-    fig = Figure(figsize=(5, 3), dpi=80)
+    fig = Picture(figsize=(5, 3), dpi=80, layout='constrained')
     ax = fig.subplots()
     width = max(len(train)//20, 1)
     ax.plot(np.arange(len(train)), train, color='0.8', lw=.8)
@@ -28,10 +28,9 @@ def plot_losses(learn, # a fastai `Learner` that was trained
     if valid: ax.plot((np.arange(len(valid))+1)*len(train)/len(valid), valid, 'o-', label='validation')
     if mean_loss is not None: ax.axhline(mean_loss, color='k', ls='--', lw=1, label='predicting the mean')
     ax.set(xlabel='batch', ylabel='loss', ylim=(0, None)); ax.legend()
-    fig.tight_layout()
     return fig
 
-# %% ../nbs/22_plot.ipynb #9830f1ec
+# %% ../nbs/22_plot.ipynb #45331cd6
 def chunk_mse(imputed, # `Imputed`
               section, # the measured `StoredSection`
               address, # of the chunk
@@ -47,15 +46,15 @@ def chunk_mse(imputed, # `Imputed`
     both = [scale.encode(i[chosen]) for i in (imputed.chunk(address), pair.targets)]
     return {names[c]: (p, t, float(((p-t)**2).mean())) for c, p, t in zip(chosen, *both)}
 
-# %% ../nbs/22_plot.ipynb #d8b20130
+# %% ../nbs/22_plot.ipynb #b43af6be
 def plot_reconstruction(imputed, # `Imputed`
                         section, # the measured `StoredSection`
                         address, # of the chunk
                         markers=None, # names; None: the three with the most signal in the chunk
-                       )->Figure: # figures 4 to 7 of the report
+                       )->Picture: # figures 4 to 7 of the report
     "Imputed (left) beside measured (right) for some markers of a chunk, with the MSE of each in the caption (report figures 4 to 7)."
     found = chunk_mse(imputed, section, address, markers)
-    fig = Figure(figsize=(4.2, 2.1*len(found)+.6), dpi=70)
+    fig = Picture(figsize=(4.2, 2.1*len(found)+.6), dpi=70, layout='constrained')
     axes = fig.subplots(len(found), 2, squeeze=False)
     for (marker, (p, t, mse)), (left, right) in zip(found.items(), axes):
         limits = dict(cmap='magma', vmin=0, vmax=max(np.percentile(t, 99.8), p.max(), 1))
@@ -63,14 +62,13 @@ def plot_reconstruction(imputed, # `Imputed`
         left.set_title(f'{marker}, imputed', fontsize=9); right.set_title(f'{marker}, measured', fontsize=9)
         for ax in (left, right): ax.set_xticks([]); ax.set_yticks([])
     fig.suptitle(f'Physical section {section.number}, chunk {section.grid[address].name}\nMSE: '+', '.join(f'{mse:.2f}' for _, _, mse in found.values()), fontsize=10)
-    fig.tight_layout()
     return fig
 
-# %% ../nbs/22_plot.ipynb #ad61d497
+# %% ../nbs/22_plot.ipynb #c5ffd064
 def plot_scores(table, # from `score`
                 scale:str|None=None, # None: the middle one
                 methods:tuple=('model', 'ridge log1p'), # at most four
-               )->Figure: # one dot per marker and method
+               )->Picture: # one dot per marker and method
     "Pearson's r of every marker at one scale, sorted by the first method."
     scales = list(dict.fromkeys(table.scale))
     scale = scale or scales[len(scales)//2]
@@ -78,10 +76,9 @@ def plot_scores(table, # from `score`
     missing = [m for m in methods if m not in set(table.method)]
     if missing: raise InputError(f"no method {missing[0]!r} in this table: {', '.join(dict.fromkeys(table.method))}")
     wide = table[table.scale == scale].pivot(index='marker', columns='method', values='pearson').sort_values(methods[0], ascending=False)
-    fig = Figure(figsize=(max(.19*len(wide), 3)+.8, 3.2), dpi=70)
+    fig = Picture(figsize=(max(.19*len(wide), 3)+.8, 3.2), dpi=70, layout='constrained')
     ax = fig.subplots()
     for method, mark in zip(methods, 'o_x+'): ax.plot(np.arange(len(wide)), wide[method], mark, label=method, ms=5)
     ax.set_xticks(np.arange(len(wide)), wide.index, rotation=90, fontsize=8)
     ax.set(ylabel=f'Pearson r at {scale}', ylim=(min(0, np.nanmin(wide[list(methods)])), 1)); ax.grid(axis='y', alpha=.3); ax.legend()
-    fig.tight_layout()
     return fig

@@ -6,7 +6,7 @@
 __all__ = ['log', 'STRIP', 'BLURS', 'Moments', 'SquaredError', 'box_means', 'scale_name', 'as_prediction', 'training_mean',
            'blurred_features', 'Ridge', 'fit_ridge', 'explained', 'score', 'summary', 'worst']
 
-# %% ../nbs/21_score.ipynb #81bc46df
+# %% ../nbs/21_score.ipynb #414f7078
 import logging, os
 import numpy as np
 import pandas as pd
@@ -22,11 +22,11 @@ from .grid import InputError
 from .scale import ReportScale
 from .store import OVERVIEW
 
-# %% ../nbs/21_score.ipynb #06bbecf3
+# %% ../nbs/21_score.ipynb #bbf8c449
 log = logging.getLogger('stpt2imc')
 STRIP = 256 # rows scored at a time
 
-# %% ../nbs/21_score.ipynb #e901b0f5
+# %% ../nbs/21_score.ipynb #a175310c
 class Moments:
     "Sums over pixels of truth t and prediction p, per marker; gives Pearson's r, R² and MSE."
     def __init__(self, markers:int): # number of markers
@@ -68,7 +68,7 @@ class Moments:
         base = self.sums[2]/self.n-2*away*self.sums[0]/self.n+away**2
         return 1-self.mse()/np.where(base > 1e-12, base, np.nan)
 
-# %% ../nbs/21_score.ipynb #1646bced
+# %% ../nbs/21_score.ipynb #76bdb82d
 class SquaredError:
     "Sum of squared differences per marker."
     def __init__(self): self.n, self.total = 0, 0.
@@ -79,13 +79,13 @@ class SquaredError:
            ):
         "Add k pixels."
         d = np.asarray(t-p, np.float32)
-        self.n, self.total = self.n+d.shape[1], self.total+np.array([np.dot(row, row) for row in d], np.float64)
+        self.n, self.total = self.n+d.shape[1], self.total+np.einsum('mk,mk->m', d, d).astype(np.float64)
 
     def mse(self)->np.ndarray: # (m,)
         "Mean squared error."
         return self.total/max(self.n, 1)
 
-# %% ../nbs/21_score.ipynb #4c81d4d2
+# %% ../nbs/21_score.ipynb #32fd30d0
 def box_means(image:np.ndarray, # (m, h, w)
               side:int, # of a box, px
              )->np.ndarray: # (m, h//side, w//side); a rest at the border is left out
@@ -100,7 +100,7 @@ def scale_name(side:int, # of a box, px
     "How a scale is written: in um where the pixel size is known."
     return f'{side*pixel_um:.3g} um' if pixel_um else f'{side} px'
 
-# %% ../nbs/21_score.ipynb #946f2896
+# %% ../nbs/21_score.ipynb #68eac6a4
 class _Rows:
     "Anything that can be called with (y0, y1) and gives rows of counts."
     def __init__(self, read): self.read = read
@@ -119,18 +119,19 @@ def as_prediction(imputed, # `Imputed`, array (m, h, w) or an object with `read(
         raise InputError(f'the imputed section is {tuple(imputed.counts.shape)}, the section to compare with {(markers, *shape)}: score the section that was imputed')
     return imputed
 
-# %% ../nbs/21_score.ipynb #9d8a7191
+# %% ../nbs/21_score.ipynb #d4f41062
 def training_mean(store, # a `Store`
                   numbers, # training sections
                  )->np.ndarray: # (m,) mean counts on tissue
     "Mean count of every marker over the tissue of the training sections."
     total, n = 0, 0
-    for i in numbers:
-        mask = store[i].tissue()
-        total, n = total+store[i].overview('targets')[:, mask].sum(1, dtype=np.float64), n+mask.sum()
+    for section in (store[i] for i in numbers):
+        h, w = (np.diff(np.append(np.arange(0, side, OVERVIEW), side)) for side in section.shape)    # blocks at the border are smaller
+        area = (h[:, None]*w)*section.tissue()
+        total, n = total+(section.overview('targets')*area).sum((1, 2), dtype=np.float64), n+area.sum()
     return total/max(n, 1)
 
-# %% ../nbs/21_score.ipynb #6f2b502e
+# %% ../nbs/21_score.ipynb #6df37d7f
 BLURS = (0, 1, 2, 4, 8, 16) # px
 _HALO = 64 # px that the largest blur needs; a multiple of 4
 
@@ -151,7 +152,7 @@ def blurred_features(section, # a `StoredSection`
     light = np.log1p(section.read('inputs', a, b).astype(np.float32))
     with ThreadPoolExecutor(2) as pool: return np.stack(list(pool.map(lambda job: _blur(*job)[y0-a:y1-a], [(c, s) for s in BLURS for c in light])))
 
-# %% ../nbs/21_score.ipynb #53487fac
+# %% ../nbs/21_score.ipynb #83d0b33d
 _TO = dict(counts=(lambda x: x.astype(np.float32), lambda y: np.maximum(y, 0)), log1p=(lambda x: np.log1p(x.astype(np.float32)), lambda y: np.expm1(np.maximum(y, 0))))
 
 @dataclass
@@ -171,7 +172,7 @@ class Ridge:
         f = (f.reshape(len(f), -1)-self.centre[:, None])/self.spread[:, None]
         return np.concatenate([f, np.ones((1, f.shape[1]), np.float32)])
 
-# %% ../nbs/21_score.ipynb #4b5dff30
+# %% ../nbs/21_score.ipynb #78aaf263
 def _bands(height, most=8):
     "Up to `most` bands of 256 rows, evenly spread, about half of the rows."
     n = max(min(-(-height//(2*STRIP)), most), 1)
@@ -217,7 +218,7 @@ def read_from(self:Ridge,
         return _TO[space][1]((self.weights[space].T@last['x']).reshape(-1, y1-y0, section.shape[1]))
     return {s: (lambda y0, y1, s=s: _read(s, y0, y1)) for s in self.weights}
 
-# %% ../nbs/21_score.ipynb #bcd224e2
+# %% ../nbs/21_score.ipynb #8e258123
 @dataclass
 class _Scored:
     "What is collected for one method."
@@ -257,7 +258,7 @@ def _collect(read, truth, section, mask, boxes, gaussians, transform, report):
         with ThreadPoolExecutor(2) as pool: list(pool.map(_add, read))
     return done
 
-# %% ../nbs/21_score.ipynb #a20bc897
+# %% ../nbs/21_score.ipynb #ba69536a
 def explained(mse_model, # (m,) mean squared errors in counts
               mse_mean, # (m,) of the training mean
               mse_oracle, # (m,) of the oracle
@@ -266,7 +267,7 @@ def explained(mse_model, # (m,) mean squared errors in counts
     gain, possible = np.asarray(mse_mean)-mse_model, np.asarray(mse_mean)-mse_oracle
     return float(gain.sum()/possible.sum()), np.where(possible >= .05*np.asarray(mse_mean), gain/np.where(possible > 0, possible, 1), np.nan)
 
-# %% ../nbs/21_score.ipynb #0f042ae4
+# %% ../nbs/21_score.ipynb #8a7b7c4e
 def _predictions(imputed, section, train, baselines, phantom, name):
     "Everything that is scored, by name, as functions of (y0, y1)."
     m, shape, store = len(section.store.panel), section.shape, section.store
@@ -290,7 +291,7 @@ def _train_sections(imputed, section, train, allow_training):
     if not train: raise InputError('no training sections to fit baselines on: give train=[...]')
     return list(train)
 
-# %% ../nbs/21_score.ipynb #c778d6b0
+# %% ../nbs/21_score.ipynb #6fbf5a84
 def score(imputed, # `Imputed`, or an array (m, h, w) of counts; None: baselines only
           section, # the `StoredSection` with the measured counts
           train=None, # numbers of the training sections; None: those of the model, or all others
@@ -324,16 +325,18 @@ def score(imputed, # `Imputed`, or an array (m, h, w) of counts; None: baselines
     table.attrs.update(section=section.number, train=train, transform=transform, on='tissue')
     return table
 
-# %% ../nbs/21_score.ipynb #c6ab303e
+# %% ../nbs/21_score.ipynb #e94e33f0
 def summary(table:pd.DataFrame, # from `score`
+            over:str='median', # how markers are put together: 'median' or 'mean'
            )->pd.DataFrame: # one row per method
-    "Medians over markers per method and scale, `explained` (sums over sums) and the mean error on the report's scale."
+    "Medians (or means) over markers per method and scale, `explained` (sums over sums) and the mean error on the report's scale."
+    if over not in ('median', 'mean'): raise InputError(f"markers are summarised by 'median' or 'mean', not {over!r}")
     pixel = table.scale.iloc[0]
-    wide = table.pivot_table('pearson', 'method', 'scale', 'median', sort=False, dropna=False).reindex(columns=list(dict.fromkeys(table.scale)))
+    wide = table.pivot_table('pearson', 'method', 'scale', over, sort=False, dropna=False).reindex(columns=list(dict.fromkeys(table.scale)))
     wide.columns = [f'r {c}' for c in wide.columns]
     first = table[table.scale == pixel]
     mse = {k: g.mse.to_numpy() for k, g in first.groupby('method', sort=False)}
-    out = pd.DataFrame(dict(r2=first.groupby('method', sort=False).r2.median(), mse_report_scale=first.groupby('method', sort=False).mse_report_scale.mean()))
+    out = pd.DataFrame(dict(r2=first.groupby('method', sort=False).r2.agg(over), mse_report_scale=first.groupby('method', sort=False).mse_report_scale.mean()))
     if 'oracle' in mse and 'mean' in mse: out.insert(0, 'explained', pd.Series({k: explained(v, mse['mean'], mse['oracle'])[0] for k, v in mse.items()}))
     return out.join(wide).reindex(list(dict.fromkeys(table.method)))
 

@@ -7,7 +7,7 @@ __all__ = ['log', 'Marker', 'parse_marker', 'Panel', 'panel_from_dict', 'missing
            'StackedImage', 'TiffImage', 'stem', 'FolderImage', 'register_format', 'open_image', 'Section',
            'find_sections', 'check_sections', 'data_folder']
 
-# %% ../nbs/01_section.ipynb #f3f641c1
+# %% ../nbs/01_section.ipynb #e1460fc4
 import os, re, logging, difflib, struct, tempfile, threading, math, shutil, html, glob
 import numpy as np, pandas as pd, tifffile
 import xml.etree.ElementTree as ET
@@ -20,10 +20,10 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 from .grid import InputError
 
-# %% ../nbs/01_section.ipynb #fe090cd2
+# %% ../nbs/01_section.ipynb #b5f34dcb
 log = logging.getLogger('stpt2imc')
 
-# %% ../nbs/01_section.ipynb #c5767d13
+# %% ../nbs/01_section.ipynb #d766cfdb
 _ISOTOPES = dict(ArAr=(72, 80), BCKG=(1, 260), Na=(23, 23), Si=(28, 30), Ca=(40, 48), Fe=(54, 58), Cu=(63, 65), Zn=(64, 70), Ga=(69, 71), Ge=(70, 76), As=(75, 75),
     Se=(74, 82), Br=(79, 81), Kr=(78, 86), Rb=(85, 87), Sr=(84, 88), Y=(89, 89), Zr=(90, 96), Nb=(93, 93), Mo=(92, 100), Ru=(96, 104), Rh=(103, 103), Pd=(102, 110),
     Ag=(107, 109), Cd=(106, 116), In=(113, 115), Sn=(112, 124), Sb=(121, 123), Te=(120, 130), I=(127, 127), Xe=(124, 136), Cs=(133, 133), Ba=(130, 138), La=(138, 139),
@@ -31,7 +31,7 @@ _ISOTOPES = dict(ArAr=(72, 80), BCKG=(1, 260), Na=(23, 23), Si=(28, 30), Ca=(40,
     Yb=(168, 176), Lu=(175, 176), Hf=(174, 180), Ta=(180, 181), W=(180, 186), Re=(185, 187), Os=(184, 192), Ir=(191, 193), Pt=(190, 198), Au=(197, 197), Hg=(196, 204),
     Tl=(203, 205), Pb=(204, 208), Bi=(209, 209), Th=(232, 232), U=(235, 238))
 
-# %% ../nbs/01_section.ipynb #24e56ef7
+# %% ../nbs/01_section.ipynb #a8b00d32
 def _metal(text:str)->str|None:
     "`text` as a metal tag in the form '143Nd', or None: reads '143Nd', 'Nd143' and 'Nd143Di'."
     m = re.fullmatch(r'(\d{2,3})([A-Z][A-Za-z]*)|([A-Z][A-Za-z]*?)(\d{2,3})(?:Di|Dd)?', text.strip())
@@ -40,7 +40,7 @@ def _metal(text:str)->str|None:
     low, high = _ISOTOPES.get(symbol, (1, 0))
     return f'{mass}{symbol}' if low <= mass <= high else None
 
-# %% ../nbs/01_section.ipynb #3bfef074
+# %% ../nbs/01_section.ipynb #bc22b7b5
 @dataclass(frozen=True)
 class Marker:
     "One channel of a panel: what was stained, with which metal. Equality ignores `label`, the way one file happened to write it."
@@ -56,7 +56,7 @@ class Marker:
 
     def __str__(self): return f'{self.name} ({self.metal})' if self.metal and self.metal!=self.name else self.name
 
-# %% ../nbs/01_section.ipynb #bee9cfc7
+# %% ../nbs/01_section.ipynb #a48f6489
 def _split_label(text:str)->tuple[str,str|None]:
     "(marker, metal) of a raw channel label, either of them possibly empty."
     if (m := re.fullmatch(r'(.*[^(])\(([^()]+)\)', text)) and _metal(m[2]): return _split_label(m[1])[0] or '', _metal(m[2])
@@ -76,7 +76,7 @@ def parse_marker(label:str, # raw channel label, such as '143Nd_Vimentin', 'CD20
     if metal and _metal(name)==metal: name = metal
     return Marker(name, metal, int(re.match(r'\d+', metal)[0]) if metal else None, str(label))
 
-# %% ../nbs/01_section.ipynb #48a98aeb
+# %% ../nbs/01_section.ipynb #94761173
 def _natural(text:str)->list:
     "Sort key with numbers as numbers: CD3 before CD20, whatever the case."
     return [(0, int(o), '') if o.isdigit() else (1, 0, o) for o in re.split(r'(\d+)', str(text).casefold()) if o] + [(2, 0, str(text))]
@@ -94,7 +94,7 @@ def _near(key:str, options:Sequence[str])->str:
     close = [folded[o] for o in difflib.get_close_matches(str(key).casefold(), folded, n=3, cutoff=.6)]
     return f' Did you mean {" or ".join(repr(o) for o in close)}?' if close else ''
 
-# %% ../nbs/01_section.ipynb #27380f72
+# %% ../nbs/01_section.ipynb #bc13dd66
 def _find_marker(key:str, # marker name, metal tag or raw label
                  markers:Sequence[Marker], # where to look
                  where:str='', # named in the error
@@ -112,7 +112,7 @@ def _find_marker(key:str, # marker name, metal tag or raw label
     hint = _near(key, names) or _near(key, [m.label for m in markers])
     raise InputError(f'no channel {key!r}{where}.{hint} The channels are {_few(names, 60)}.')
 
-# %% ../nbs/01_section.ipynb #06676665
+# %% ../nbs/01_section.ipynb #8074a06d
 def _refuse_twins(markers:Sequence[Marker], where:str=''):
     "Raise `InputError` if two markers share a name or a metal."
     for what in ('name', 'metal'):
@@ -124,7 +124,7 @@ def _refuse_twins(markers:Sequence[Marker], where:str=''):
                                  f'Remove or rename one of the files, or leave one out with drop=[{m.label!r}].')
             seen[value] = m
 
-# %% ../nbs/01_section.ipynb #84c940d1
+# %% ../nbs/01_section.ipynb #2833b7f1
 class Panel:
     "The ordered, immutable markers of an image: sorted by metal mass, markers without a metal after them by name."
     def __init__(self,
@@ -150,7 +150,7 @@ class Panel:
     def __getitem__(self, key): return self.markers[key if isinstance(key, (int, np.integer)) else self.index(key)]
     def __contains__(self, key): return any(key in (m, m.name, m.metal, m.label) for m in self)
 
-# %% ../nbs/01_section.ipynb #96b2a13e
+# %% ../nbs/01_section.ipynb #dc2f25b3
 @patch(as_prop=True)
 def names(self:Panel)->list[str]:
     "Marker names, in order."
@@ -166,7 +166,7 @@ def by_metal(self:Panel)->bool:
     "Does every marker have a metal tag? If not, the order rests on names."
     return all(m.metal for m in self)
 
-# %% ../nbs/01_section.ipynb #4d2022af
+# %% ../nbs/01_section.ipynb #3f2c624e
 @patch
 def index(self:Panel,
           name:str, # marker name, metal tag or raw label
@@ -182,7 +182,7 @@ def select(self:Panel,
     names = [names] if isinstance(names, str) else names
     return Panel([self.markers[i] for i in sorted({self.index(n) for n in names})])
 
-# %% ../nbs/01_section.ipynb #2bee2af7
+# %% ../nbs/01_section.ipynb #c5623304
 @patch
 def difference(self:Panel,
                other:Panel, # the panel to compare with
@@ -205,7 +205,7 @@ def panel_from_dict(d:dict, # what `Panel.to_dict` gave
     mass = lambda metal: int(re.match(r'\d+', metal)[0]) if metal else None
     return Panel([Marker(o['name'], o['metal'], mass(o['metal']), o.get('label') or o['name']) for o in d['markers']])
 
-# %% ../nbs/01_section.ipynb #9844d167
+# %% ../nbs/01_section.ipynb #99406fa8
 @patch
 def to_csv(self:Panel,
            path:str|Path, # file to write
@@ -230,7 +230,7 @@ def from_csv(cls:Panel,
         markers.append(Marker(metal if _metal(name)==metal and metal else name, metal, int(re.match(r'\d+', metal)[0]) if metal else None, row.get('label') or row['channel']))
     return Panel(markers, str(path))
 
-# %% ../nbs/01_section.ipynb #e5cad559
+# %% ../nbs/01_section.ipynb #6d3588a1
 @patch
 def __repr__(self:Panel):
     return f"Panel of {len(self)} markers: {', '.join(str(m) for m in self.markers[:6])}{', ...' if len(self)>6 else ''}"
@@ -240,7 +240,7 @@ def _repr_html_(self:Panel):
     table = pd.DataFrame([(m.name, m.metal or '', m.label) for m in self], columns=['marker', 'metal', 'label'])
     return table.to_html(max_rows=60)
 
-# %% ../nbs/01_section.ipynb #4507b0c5
+# %% ../nbs/01_section.ipynb #7d954f3c
 def missing_path(path:str|Path, # a path that does not exist
                 )->str: # message for an `InputError`
     "Why `path` cannot be found: its nearest existing parent, and similar names there."
@@ -251,7 +251,7 @@ def missing_path(path:str|Path, # a path that does not exist
     return (f'no file or folder {str(path)!r}. The nearest folder that exists is {str(parts[i])!r}, '
             + (f'which holds {_few(inside, 8)}.' if inside else 'which is empty.') + _near(wanted, inside))
 
-# %% ../nbs/01_section.ipynb #9ae4a2b3
+# %% ../nbs/01_section.ipynb #a4c3836f
 class ImageSource:
     "An image (c, h, w) on disk: `names`, `shape`, `dtype`, `pixel_um`, `path`, and `read` for a band of rows. One subclass per format."
     names:list[str] = [] # raw channel labels
@@ -279,7 +279,7 @@ class ImageSource:
         channels = [channels] if isinstance(channels, (str, int, np.integer)) else channels
         return [self.index(c) for c in channels]
 
-# %% ../nbs/01_section.ipynb #0dbf7420
+# %% ../nbs/01_section.ipynb #e1785c28
 @patch
 def index(self:ImageSource,
           name:int|str, # position, raw label, marker name or metal tag
@@ -289,7 +289,7 @@ def index(self:ImageSource,
     if not 0 <= name < self.shape[0]: raise InputError(f'{self.path}: no channel {name}; the {self.shape[0]} channels count from 0.')
     return int(name)
 
-# %% ../nbs/01_section.ipynb #03c3b5c1
+# %% ../nbs/01_section.ipynb #b60ccd2d
 @patch(as_prop=True)
 def nbytes(self:ImageSource)->int:
     "Size of the whole image in memory, bytes."
@@ -312,7 +312,7 @@ def __repr__(self:ImageSource):
     size = f'{self.pixel_um:g} um/px' if self.pixel_um else 'pixel size unknown'
     return f'{type(self).__name__} {Path(self.path).name if self.path else ""}: {c}x{h}x{w} {self.dtype}, {size}, {_few(self.names, 4)}'
 
-# %% ../nbs/01_section.ipynb #188b570b
+# %% ../nbs/01_section.ipynb #70dad6d1
 class ChannelView(ImageSource):
     "Some channels of another source, in the order asked for; reads only those."
     def __init__(self,
@@ -334,13 +334,13 @@ class ChannelView(ImageSource):
 
     def _read(self, y0, y1, channels): return self.source._read(y0, y1, [self.channels[i] for i in channels])
 
-# %% ../nbs/01_section.ipynb #b83ff958
+# %% ../nbs/01_section.ipynb #681c7472
 def _same_pixel(sources:Sequence[ImageSource])->float|None:
     "The pixel size that all `sources` with one agree on (within 0.1 %), or None."
     known = [s.pixel_um for s in sources if s.pixel_um]
     return known[0] if known and max(known) <= min(known)*1.001 else None
 
-# %% ../nbs/01_section.ipynb #d0bd26ed
+# %% ../nbs/01_section.ipynb #d8243d25
 class StackedImage(ImageSource):
     "The channels of several sources of one size, behind each other."
     def __init__(self,
@@ -365,7 +365,7 @@ class StackedImage(ImageSource):
         "Look at the files again; raises `InputError` if one has gone or has been cut short."
         for s in self.sources: s.check()
 
-# %% ../nbs/01_section.ipynb #4b16333e
+# %% ../nbs/01_section.ipynb #6eb34090
 @patch
 def _read(self:StackedImage, y0, y1, channels):
     starts = np.cumsum([0, *self.counts])
@@ -376,7 +376,7 @@ def _read(self:StackedImage, y0, y1, channels):
         if mine: out[mine] = source._read(y0, y1, [channels[i]-int(starts[k]) for i in mine])
     return out
 
-# %% ../nbs/01_section.ipynb #91abd1ce
+# %% ../nbs/01_section.ipynb #214afa1f
 _TYPE_BYTES = {1:1, 2:1, 3:2, 4:4, 5:8, 6:1, 7:1, 8:2, 9:4, 10:8, 11:4, 12:8, 13:4, 16:8, 17:8, 18:8}
 
 def _cut_short(path:Path, expected:int, actual:int)->InputError:
@@ -403,7 +403,7 @@ def _walk_directories(path:Path)->int:
     if not seen: raise InputError(f'{path} holds no image (no directory): the writing program did not finish. Export it again.')
     return len(seen)
 
-# %% ../nbs/01_section.ipynb #26dbd1c6
+# %% ../nbs/01_section.ipynb #d1336cb8
 def _directory(f, path:Path, size:int, at:int, count_fmt:str, entry:int, offset_fmt:str)->int:
     "Check one directory at byte `at` and return where the next one begins (0: it was the last)."
     order, word, counter = count_fmt[0], struct.calcsize(offset_fmt), struct.calcsize(count_fmt)
@@ -421,11 +421,11 @@ def _directory(f, path:Path, size:int, at:int, count_fmt:str, entry:int, offset_
         if length > word and value+length > size: raise _cut_short(path, value+length, size)
     return struct.unpack(offset_fmt, block[-word:])[0]
 
-# %% ../nbs/01_section.ipynb #8189dd59
+# %% ../nbs/01_section.ipynb #a65cf2ec
 _MICRONS = {'µm': 1, 'μm': 1, 'um': 1, 'micron': 1, 'microns': 1, 'micrometer': 1, 'micrometre': 1, '\\u00b5m': 1, 'nm': 1e-3, 'mm': 1e3, 'cm': 1e4, 'm': 1e6,
             'inch': 25400, 'in': 25400, 'å': 1e-4, 'pm': 1e-6}
 
-# %% ../nbs/01_section.ipynb #806c9b63
+# %% ../nbs/01_section.ipynb #4c813e31
 def _ome(xml:str, index:int)->tuple[list[str],bool,float|None]:
     "Channel labels, whether the file named them all, and pixel size in um, of image `index` in an OME-XML text."
     images = [e for e in ET.fromstring(xml).iter() if e.tag.rpartition('}')[2]=='Image']
@@ -449,7 +449,7 @@ def _resolution_um(tif:tifffile.TiffFile, page:tifffile.TiffPage)->float|None:
     um = tag.value[1]/tag.value[0]*_MICRONS.get(unit, 0)
     return float(um) if .05 <= um <= 50 else None
 
-# %% ../nbs/01_section.ipynb #2e7ce722
+# %% ../nbs/01_section.ipynb #43cccbee
 class TiffImage(ImageSource):
     "A TIFF, BigTIFF or OME-TIFF of any layout, read by bands."
     def __init__(self,
@@ -475,7 +475,7 @@ class TiffImage(ImageSource):
     def __getstate__(self): return {k: v for k, v in self.__dict__.items() if k not in ('_cache', '_decoders', '_lock')}
     def __setstate__(self, state): self.__dict__.update(state); self._forget()
 
-# %% ../nbs/01_section.ipynb #328381b2
+# %% ../nbs/01_section.ipynb #afb04864
 @patch
 def _open(self:TiffImage)->tifffile.TiffFile:
     try: return tifffile.TiffFile(self.path)
@@ -508,7 +508,7 @@ def _series(self:TiffImage, tif:tifffile.TiffFile)->tifffile.TiffPageSeries:
     if k is None and len(many) > 1: log.warning('%s holds %d image series (%s): reading the first', self.path, len(many), listed)
     return many[k or 0]
 
-# %% ../nbs/01_section.ipynb #1090eba1
+# %% ../nbs/01_section.ipynb #434a7eed
 @patch
 def _describe(self:TiffImage, series:tifffile.TiffPageSeries):
     "Set `shape`, `dtype` and, per channel, its (page, sample)."
@@ -530,7 +530,7 @@ def _describe(self:TiffImage, series:tifffile.TiffPageSeries):
                                                        "Save it again with planarconfig='contig'.")
     self.file_dtype = self.dtype.newbyteorder(page.parent.byteorder)
 
-# %% ../nbs/01_section.ipynb #250a7a49
+# %% ../nbs/01_section.ipynb #bec2b2fd
 @patch
 def _locate(self:TiffImage, series:tifffile.TiffPageSeries):
     "Set `planes`: per page its file, and the byte where its rows begin, or None if it must be decoded. Every segment must lie inside its file."
@@ -554,14 +554,14 @@ def _locate(self:TiffImage, series:tifffile.TiffPageSeries):
         if end > sizes[f]: raise _cut_short(f, max(e for g, e in ends if g==f), sizes[f])
         if not end: raise InputError(f'{f}: a page lists no pixel data; the writing program did not finish. Export or copy it again.')
 
-# %% ../nbs/01_section.ipynb #8e9131b1
+# %% ../nbs/01_section.ipynb #9476158e
 def stem(path:str|Path, # a file or folder
         )->str:
     "The name without suffix, and without '.ome': 'ROI008' for ROI008.ome.tiff."
     name = Path(path).name
     return re.sub(r'(\.ome)?\.(tiff?|zarr)$', '', name, flags=re.I) if re.search(r'\.(tiff?|zarr)$', name, re.I) else Path(path).stem
 
-# %% ../nbs/01_section.ipynb #0a1b715e
+# %% ../nbs/01_section.ipynb #d272b675
 @patch(as_prop=True)
 def files(self:TiffImage)->list[Path]:
     "The files that hold the pixels; several for an OME-TIFF that is split."
@@ -573,7 +573,7 @@ def check(self:TiffImage):
     again = TiffImage(self.path, self.acquisition)
     if (again.shape, again.dtype)!=(self.shape, self.dtype): raise InputError(f'{self.path} has changed since it was opened: {again.shape} now, {self.shape} before. Call find_sections again.')
 
-# %% ../nbs/01_section.ipynb #2f982870
+# %% ../nbs/01_section.ipynb #c9cfc98d
 @patch
 def _name(self:TiffImage, tif:tifffile.TiffFile, series:tifffile.TiffPageSeries):
     "Set `names`, `named` and `pixel_um`."
@@ -587,7 +587,7 @@ def _name(self:TiffImage, tif:tifffile.TiffFile, series:tifffile.TiffPageSeries)
     if self.shape[0]==1 and not self.named: names = [stem(self.path)]
     self.names = [str(n) for n in names] if self.depths==1 else [f'{n} Z{z:02d}' for z in range(self.depths) for n in names]
 
-# %% ../nbs/01_section.ipynb #a6f15889
+# %% ../nbs/01_section.ipynb #c3bf4f3e
 @patch
 def _read(self:TiffImage, y0, y1, channels):
     out = np.empty((len(channels), y1-y0, self.shape[2]), self.dtype)
@@ -602,7 +602,7 @@ def _read(self:TiffImage, y0, y1, channels):
     if y1==self.shape[1] and not any(self._cache.values()): self._decoders = None # the last band: the lists of segments can be long
     return out
 
-# %% ../nbs/01_section.ipynb #69a02b09
+# %% ../nbs/01_section.ipynb #6433adef
 @patch
 def _read_rows(self:TiffImage, page:int, places:list, y0:int, y1:int, out:np.ndarray):
     "Rows that lie uncompressed and in order in the file."
@@ -615,7 +615,7 @@ def _read_rows(self:TiffImage, page:int, places:list, y0:int, y1:int, out:np.nda
     if not self.separate: a = _rows(start)
     for i, s in places: out[i] = _rows(start+s*h*w*item)[..., 0] if self.separate else a[..., s]
 
-# %% ../nbs/01_section.ipynb #95d69d6b
+# %% ../nbs/01_section.ipynb #88ef4b73
 @dataclass
 class _Decoder:
     "How to decode the segments of one page: plain data and tifffile's decode function, which needs no open file."
@@ -626,7 +626,7 @@ class _Decoder:
     rows:int # rows of a segment
     cols:int # columns of a segment
 
-# %% ../nbs/01_section.ipynb #9a67c25c
+# %% ../nbs/01_section.ipynb #9734fb99
 @patch
 def _decoder(self:TiffImage, page:int)->_Decoder:
     "The `_Decoder` of a page; the directories are read again on first use, after pickling or `close`."
@@ -644,7 +644,7 @@ def close(self:TiffImage):
     "Forget decoded segments and scratch files. Reading again works, and decodes again."
     self._forget()
 
-# %% ../nbs/01_section.ipynb #a9765078
+# %% ../nbs/01_section.ipynb #d94226c9
 @patch
 def _segments(self:TiffImage, page:int, indices:Sequence[int])->list[np.ndarray]:
     "Decode some segments, each to (rows, columns, samples); several at a time where there are many."
@@ -667,7 +667,7 @@ def _segment(self:TiffImage, page:int, index:int, f)->np.ndarray:
         raise InputError(f'{path}: segment {index} of page {page} cannot be decoded ({e}). The file is damaged: copy or export it again.') from e
     return np.zeros(shape[1:], self.dtype) if a is None else a[0]
 
-# %% ../nbs/01_section.ipynb #646b0231
+# %% ../nbs/01_section.ipynb #6559d766
 def _to_scratch(a:np.ndarray, path:Path)->np.memmap:
     "A copy of `a` in a temporary file that vanishes with the array."
     free = shutil.disk_usage(tempfile.gettempdir()).free
@@ -677,7 +677,7 @@ def _to_scratch(a:np.ndarray, path:Path)->np.memmap:
     out[:] = a
     return out
 
-# %% ../nbs/01_section.ipynb #1a7eb87b
+# %% ../nbs/01_section.ipynb #4bae9970
 @patch
 def _read_segments(self:TiffImage, page:int, places:list, y0:int, y1:int, out:np.ndarray):
     "Rows that lie in compressed or scattered segments: decode those that meet the band, keep those that the next band needs."
@@ -697,7 +697,7 @@ def _read_segments(self:TiffImage, page:int, places:list, y0:int, y1:int, out:np
             out[o, at:at+len(part), left:left+part.shape[1]] = part[..., 0 if self.separate else sample]
     self._keep(page, {i: found[i] for i, _, top, _ in need if y1 < h and top+d.rows > y1-64})
 
-# %% ../nbs/01_section.ipynb #ea391733
+# %% ../nbs/01_section.ipynb #9a4b63d9
 @patch
 def _keep(self:TiffImage, page:int, segments:dict):
     "Keep decoded `segments` of a page for the next band, within the memory allowed."
@@ -707,12 +707,12 @@ def _keep(self:TiffImage, page:int, segments:dict):
         if a.nbytes > self.cache_bytes: kept[i] = a if isinstance(a, np.memmap) else _to_scratch(a, self.path)
         elif used+a.nbytes <= self.cache_bytes: kept[i], used = a, used+a.nbytes
 
-# %% ../nbs/01_section.ipynb #d5dc0d1a
+# %% ../nbs/01_section.ipynb #5ebcc482
 def _tiffs(folder:Path)->list[Path]:
     "TIFF files directly in `folder`, in natural order; hidden files (also the '._' twins that macOS writes) do not count."
     return sorted((p for p in Path(folder).iterdir() if p.suffix.lower() in ('.tif', '.tiff') and not p.name.startswith('.') and p.is_file()), key=lambda p: _natural(p.name))
 
-# %% ../nbs/01_section.ipynb #93d97095
+# %% ../nbs/01_section.ipynb #13374d8e
 class FolderImage(ImageSource):
     "A folder of single-channel TIFFs of one size, such as `SECTION_01*/TIF/`; the file names are the channel labels."
     def __init__(self,
@@ -744,7 +744,7 @@ class FolderImage(ImageSource):
         for i, c in enumerate(channels): out[i] = self.sources[c]._read(y0, y1, [0])[0]
         return out
 
-# %% ../nbs/01_section.ipynb #4289b8cc
+# %% ../nbs/01_section.ipynb #653f1bf8
 _openers:dict[str,Callable] = {}
 
 def register_format(suffix:str, # lower case, such as '.tif'; the longest that fits a name wins
@@ -765,10 +765,10 @@ def open_image(path:str|Path, # a TIFF, or a folder of single-channel TIFFs
     raise InputError(f'{path}: {path.suffix or "no suffix"!r} is not a format that is read; those are {", ".join(sorted(_openers))} and folders of single-channel TIFFs. '
                      'Export the image as OME-TIFF.')
 
-# %% ../nbs/01_section.ipynb #c6503c46
+# %% ../nbs/01_section.ipynb #a19bbb01
 for _suffix in ('.tif', '.tiff'): register_format(_suffix, TiffImage)
 
-# %% ../nbs/01_section.ipynb #d75360a0
+# %% ../nbs/01_section.ipynb #560d1acc
 class Section:
     "One physical section: `inputs` to predict from, `targets` to predict (None where they were never measured), and their `panel`."
     def __init__(self,
@@ -787,7 +787,7 @@ class Section:
         "Labels of the input channels, in order."
         return list(self.inputs.names)
 
-# %% ../nbs/01_section.ipynb #3be24b52
+# %% ../nbs/01_section.ipynb #b0cb7ec5
 @patch(as_prop=True)
 def pixel_um(self:Section)->float|None:
     "Pixel size in um: that of the targets, else of the inputs, else None."
@@ -807,7 +807,7 @@ def warnings(self:Section)->list[str]:
         out.append(f'{len(bare)} of {len(self.panel)} markers have no metal tag, so their order rests on names: {_few(bare, 4)}')
     return out
 
-# %% ../nbs/01_section.ipynb #695d3476
+# %% ../nbs/01_section.ipynb #d1261ab3
 @patch
 def __repr__(self:Section):
     size = lambda s: 'x'.join(map(str, s.shape))
@@ -830,7 +830,7 @@ def _repr_html_(self:Section):
     red = ''.join(f'<tr><td colspan="2" style="color:#c00;text-align:left">{html.escape(w)}</td></tr>' for w in self.warnings)
     return f'<table><caption>Section {self.number} ({html.escape(self.name)})</caption>{body}{red}</table>'
 
-# %% ../nbs/01_section.ipynb #e786600f
+# %% ../nbs/01_section.ipynb #2b620736
 def _as_list(names)->list:
     return [] if names is None else [names] if isinstance(names, (str, int)) else list(names)
 
@@ -850,7 +850,7 @@ def _matches(name:str, source:ImageSource)->list[int]:
     try: return [source.index(name)]
     except InputError: return []
 
-# %% ../nbs/01_section.ipynb #639470fe
+# %% ../nbs/01_section.ipynb #19645490
 def _assign(source:ImageSource, # all channels
             inputs:Sequence[str]|None, # names
             targets:Sequence[str]|str|None, # names, 'rest', or None
@@ -870,7 +870,7 @@ def _assign(source:ImageSource, # all channels
     if outs==[]: raise InputError(f'{where}: no target channel is left. Name at least one in `targets`.')
     return ins, outs
 
-# %% ../nbs/01_section.ipynb #f760ff7a
+# %% ../nbs/01_section.ipynb #8ca2a7bf
 _STPT = re.compile(r'^S(\d+)_Z(\d+)(\.ome)?\.tiff?$', re.I)
 _IMC = re.compile(r'^SECTION_(\d+)', re.I)
 
@@ -892,7 +892,7 @@ def _survey(root:Path, # folder
     full = [p for _, _, p in stpt] + [p for _, p in imc]
     return stpt, imc, [(n, at) for n, at in hollow if not any(at in p.parents for p in full)]
 
-# %% ../nbs/01_section.ipynb #923e9b35
+# %% ../nbs/01_section.ipynb #c12a41a6
 def _once(pairs:Sequence[tuple], what:str)->dict:
     "A dictionary of (key, path) pairs; raises `InputError` if a key has two paths."
     out = {}
@@ -901,7 +901,7 @@ def _once(pairs:Sequence[tuple], what:str)->dict:
         out[key] = path
     return out
 
-# %% ../nbs/01_section.ipynb #ea9c73b1
+# %% ../nbs/01_section.ipynb #200fc55a
 def _depths(stpt:dict, depths:int|Sequence[int])->list[int]:
     "Which optical depths every section must have; raises `InputError` naming the files that are missing."
     sections, there = sorted({n for n, _ in stpt}), sorted({z for _, z in stpt})
@@ -918,7 +918,7 @@ def _depths(stpt:dict, depths:int|Sequence[int])->list[int]:
     if extra := [z for z in there if z not in wanted]: log.warning('optical depths %s are not used; give depths=%s to use them', extra, there)
     return wanted
 
-# %% ../nbs/01_section.ipynb #442b3f78
+# %% ../nbs/01_section.ipynb #3adf2d9c
 _COLOURS = ('far red', 'red', 'green', 'blue')
 
 def _open_depths(paths:dict[int,Path], acquisition)->StackedImage:
@@ -936,7 +936,7 @@ def _wanted(number:int, name:str, exclude:Sequence, only:Sequence|None)->bool:
     keys = {number, str(number), name}
     return not keys & set(_as_list(exclude)) and (only is None or bool(keys & set(_as_list(only))))
 
-# %% ../nbs/01_section.ipynb #62311c49
+# %% ../nbs/01_section.ipynb #30afde1c
 def _lab_sections(found:tuple, # what `_survey` gave
                   inputs, targets, exclude, only, drop, depths, acquisition)->list[Section]:
     "The sections of the laboratory's layout."
@@ -957,7 +957,7 @@ def _lab_sections(found:tuple, # what `_survey` gave
         return _lab_section(n, stem(stpt[n, wanted[0]]).split('_')[0] if measured else f'S{n:03d}', a, b, inputs, targets, drop)
     return _every(_one, numbers)
 
-# %% ../nbs/01_section.ipynb #ef5c7355
+# %% ../nbs/01_section.ipynb #1bf6759f
 class _Pool(ImageSource):
     "The channel names of several images together; `_view` gives some of the channels, and only there must the sizes agree."
     def __init__(self, sources):
@@ -972,7 +972,7 @@ class _Pool(ImageSource):
             return ChannelView(self.sources[k], [c-first for c in channels])
         return ChannelView(StackedImage(self.sources), channels)
 
-# %% ../nbs/01_section.ipynb #80d4fce7
+# %% ../nbs/01_section.ipynb #7a732d8a
 def _lab_section(number:int, name:str, stpt:ImageSource|None, imc:ImageSource|None, inputs, targets, drop)->Section:
     "One section of the laboratory's layout, with the channels chosen."
     if inputs is None and targets is None and not drop: return Section(number, name, stpt, imc, ('STPT', 'IMC'))
@@ -987,7 +987,7 @@ def _lab_section(number:int, name:str, stpt:ImageSource|None, imc:ImageSource|No
     usual = max(ins) < n and (not outs or min(outs) >= n)
     return Section(number, name, stpt if ins==list(range(n)) else pool._view(ins), pool._view(outs) if outs else None, ('STPT', 'IMC') if usual else ('inputs', 'targets'))
 
-# %% ../nbs/01_section.ipynb #5394673c
+# %% ../nbs/01_section.ipynb #5a37af13
 def _every(make:Callable, items:Sequence)->list:
     "`make` of every item; what is wrong with any of them is said at once, in one `InputError`."
     out, problems = [], []
@@ -998,7 +998,7 @@ def _every(make:Callable, items:Sequence)->list:
     if problems: raise InputError(f'{len(problems)} sections have problems:\n' + '\n'.join(f'- {p}' for p in problems))
     return out
 
-# %% ../nbs/01_section.ipynb #e339c39f
+# %% ../nbs/01_section.ipynb #fe4acfad
 def _numbers(stems:Sequence[str])->list[int]:
     "A number for each file: the first integer of its name if these differ, else 1, 2, 3, ..."
     found = [int(m[0]) if (m := re.search(r'\d+', s)) else None for s in stems]
@@ -1013,7 +1013,7 @@ def _image_files(root:Path)->list[Path]:
     inside = f'Its folders {_few(below, 6)} do: give one of them, a pattern such as {str(root/"*"/"*.tif*")!r}, or a list of files.' if below else 'Give the folder that holds the images.'
     raise InputError(f'{str(root)!r} holds no image of a format that is read ({", ".join(sorted(_openers))}). {inside}')
 
-# %% ../nbs/01_section.ipynb #290ba162
+# %% ../nbs/01_section.ipynb #74f14cea
 def _file_sections(files:Sequence[Path], inputs, targets, exclude, only, drop, acquisition)->list[Section]:
     "One section per file."
     names = [stem(f) for f in files]
@@ -1030,7 +1030,7 @@ def _file_sections(files:Sequence[Path], inputs, targets, exclude, only, drop, a
         return Section(n, name, ChannelView(source, ins), ChannelView(source, outs) if outs is not None else None)
     return _every(_one, chosen)
 
-# %% ../nbs/01_section.ipynb #cb8d875e
+# %% ../nbs/01_section.ipynb #95677e87
 def _absent(measured:Sequence[Section])->tuple[list[str],dict[str,list[int]]]:
     "(problems, {marker: sections to leave out}) for markers that only some sections have."
     problems, blame = [], {}
@@ -1054,7 +1054,7 @@ def _retagged(measured:Sequence[Section])->tuple[list[str],dict[str,list[int]]]:
         problems.append(f'{name!r} is ' + ', '.join(f'{t or "without metal"} in section {", ".join(map(str, n[:5]))}' for t, n in where.items()))
     return problems, blame
 
-# %% ../nbs/01_section.ipynb #749d06b9
+# %% ../nbs/01_section.ipynb #ba04cd32
 def _agree(sections:Sequence[Section]):
     "Raise `InputError` unless all sections with targets have the same panel, and all sections the same number of inputs."
     measured = [s for s in sections if s.panel is not None]
@@ -1067,7 +1067,7 @@ def _agree(sections:Sequence[Section]):
     if odd: raise InputError(f'section {odd.number} ({odd.inputs.path}) has {odd.inputs.shape[0]} input channels, section {sections[0].number} has {sections[0].inputs.shape[0]}. '
                              f'Export it again, or leave it out with exclude=[{odd.number}].')
 
-# %% ../nbs/01_section.ipynb #d9f226a5
+# %% ../nbs/01_section.ipynb #473a0bf6
 def _gather(root)->tuple[list[Path]|None,Path|None]:
     "(files, None) for a list, a pattern or one file; (None, folder) for a folder. Raises `InputError` for what is not there."
     if isinstance(root, (list, tuple)):
@@ -1082,7 +1082,7 @@ def _gather(root)->tuple[list[Path]|None,Path|None]:
     single = not isinstance(root, (list, tuple)) and len(files)==1
     return (None, files[0]) if single and files[0].is_dir() and not any(files[0].name.lower().endswith(s) for s in _openers) else (files, None)
 
-# %% ../nbs/01_section.ipynb #80fd5ec3
+# %% ../nbs/01_section.ipynb #35c4f064
 def _offered(found, files, folder)->str:
     "The sections there are, in words."
     numbers = sorted({o[0] for part in found[:2] for o in part}) or _numbers([stem(f) for f in files or _image_files(folder)])
@@ -1100,7 +1100,7 @@ def _all_names(image:ImageSource)->list[str]:
     "Names of the image a view was taken from."
     return _all_names(image.source) if isinstance(image, ChannelView) else image.names
 
-# %% ../nbs/01_section.ipynb #6d55801d
+# %% ../nbs/01_section.ipynb #097e0f36
 def find_sections(root:str|Path|Sequence, # a folder, one file, a pattern such as 'data/ROI*.tiff', or a list of files
                   inputs:Sequence[str]|None=None, # channels to predict from (label, marker or metal); None: all of STPT
                   targets:Sequence[str]|str|None=None, # channels to predict; 'rest': all that are not inputs; None: all of IMC
@@ -1121,7 +1121,17 @@ def find_sections(root:str|Path|Sequence, # a folder, one file, a pattern such a
     _check_drop(sections, drop)
     return sorted(sections, key=lambda s: s.number)
 
-# %% ../nbs/01_section.ipynb #c2716d7f
+# %% ../nbs/01_section.ipynb #4cf95517
+def _file_of(image:ImageSource, k:int)->Path:
+    "The file that holds channel `k`."
+    if isinstance(image, ChannelView): return _file_of(image.source, image.channels[k])
+    if isinstance(image, StackedImage):
+        for s in image.sources:
+            if k < s.shape[0]: return _file_of(s, k)
+            k -= s.shape[0]
+    return image.files[k] if isinstance(image, FolderImage) else image.path
+
+# %% ../nbs/01_section.ipynb #0725e34f
 def _scan(image:ImageSource, role:str, panel:Panel|None, bar:Callable)->tuple[list[str],list[str]]:
     "(problems, notes) about the values of `image`, read by bands; at most one problem of each kind."
     kind, (c, h, w) = image.dtype.kind, image.shape
@@ -1136,7 +1146,7 @@ def _scan(image:ImageSource, role:str, panel:Panel|None, bar:Callable)->tuple[li
         for what, bad in tests.items():
             if what not in problems and (found := bad(a)).any():
                 k, row, col = map(int, np.argwhere(found)[0])
-                problems[what] = f'value {a[k, row, col]} ({what}) in {name(k)!r} at row {y+row}, column {col}; correct or export the image again, or leave the section out with `exclude`'
+                problems[what] = f'value {a[k, row, col]} ({what}) in {name(k)!r} of {_file_of(image, k).name} at row {y+row}, column {col}; correct or export the image again, or leave the section out with `exclude`'
         finite = a[np.isfinite(a)] if kind=='f' else a
         top, fractional = max(top, float(finite.max()) if finite.size else top), fractional or (kind=='f' and bool((finite!=np.round(finite)).any()))
         bar(a.nbytes)
@@ -1144,7 +1154,7 @@ def _scan(image:ImageSource, role:str, panel:Panel|None, bar:Callable)->tuple[li
         problems['rescaled'] = f'its values are fractions up to {top:.3g}: it looks rescaled, and counts are needed. Export it without normalisation'
     return list(problems.values()), [f'{role} rounded to whole counts'] if fractional and not problems else []
 
-# %% ../nbs/01_section.ipynb #2cdd1378
+# %% ../nbs/01_section.ipynb #3a12b346
 def _check_one(section:Section, bar:Callable)->tuple[list[str],list[str]]:
     "(problems, notes) of one section."
     problems, notes = [], list(section.warnings)
@@ -1161,7 +1171,7 @@ def _check_one(section:Section, bar:Callable)->tuple[list[str],list[str]]:
     if section.targets is not None and section.inputs.shape[1:]!=section.targets.shape[1:]: notes.append(f'{section.roles[0]} and {section.roles[1]} differ in size: a fit is needed')
     return problems, notes
 
-# %% ../nbs/01_section.ipynb #62473644
+# %% ../nbs/01_section.ipynb #eb713209
 def _row(s:Section, notes:Sequence[str])->dict:
     "One line of the table that `check_sections` returns."
     t = s.targets
@@ -1170,7 +1180,7 @@ def _row(s:Section, notes:Sequence[str])->dict:
                 dtype=', '.join(dict.fromkeys(str(i.dtype) for i in (s.inputs, t) if i is not None)), pixel_um=s.pixel_um,
                 gigabytes=round((s.inputs.nbytes + (t.nbytes if t is not None else 0))/1e9, 3), notes='; '.join(notes))
 
-# %% ../nbs/01_section.ipynb #825028eb
+# %% ../nbs/01_section.ipynb #3b4b0a33
 def check_sections(sections:Sequence[Section], # what `find_sections` gave
                   )->pd.DataFrame: # one row per section
     "Look at every file, and at every value that could be unusable, before long work starts: a table, or one `InputError` that lists all problems with their files."
@@ -1191,7 +1201,7 @@ def check_sections(sections:Sequence[Section], # what `find_sections` gave
     if problems: raise InputError(f'{len(problems)} problem{"s" if len(problems)>1 else ""} in {len(sections)} sections:\n' + '\n'.join(f'- {p}' for p in problems))
     return pd.DataFrame(rows)
 
-# %% ../nbs/01_section.ipynb #74e33ce8
+# %% ../nbs/01_section.ipynb #e0fa3824
 def data_folder()->Path|None: # None: not there, skip what needs it
     "Folder of real acquisitions for tests and examples: what the environment variable `STPT2IMC_DATA` names, else `shared/data` beside the checkout."
     if named := os.environ.get('STPT2IMC_DATA'): return Path(named) if Path(named).is_dir() else None

@@ -298,7 +298,7 @@ def test_hidden_files_do_not_count(tmp_path):
 
 
 @pytest.mark.parametrize('array,words', [
-    (lambda a: np.where(np.arange(a.size).reshape(a.shape)==507, np.nan, a.astype('float32')), ["nan (not a finite number) in 'CD20' at row 1, column 7"]),
+    (lambda a: np.where(np.arange(a.size).reshape(a.shape)==507, np.nan, a.astype('float32')), ["nan (not a finite number) in 'CD20' of"]),
     (lambda a: np.where(np.arange(a.size).reshape(a.shape)==507, np.inf, a.astype('float32')), ['inf (not a finite number)']),
     (lambda a: (a/a.max()).astype('float32'), ['looks rescaled', 'counts are needed']),
     (lambda a: a.astype('int16')-3, ['negative']), (lambda a: a.astype('uint32')*60000, ['above 65535']), (lambda a: a.astype('complex64'), ['complex64', 'not supported']),
