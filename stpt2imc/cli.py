@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEMO_CHUNKS', 'DEMO_MARKERS', 'show_versions', 'demo', 'parser', 'main']
 
-# %% ../nbs/30_cli.ipynb #bc0ed47e
+# %% ../nbs/30_cli.ipynb #2eb5fd95
 import argparse, json, logging, math, os, platform, resource, sys, time
 from importlib import import_module, metadata
 from pathlib import Path
@@ -13,7 +13,7 @@ from threading import Thread
 from . import __version__
 from .grid import InputError
 
-# %% ../nbs/30_cli.ipynb #963902ce
+# %% ../nbs/30_cli.ipynb #785a7d83
 def show_versions()->dict: # name -> version
     "Versions of this library, of Python and of what it builds on, and the device that torch would use."
     found = dict(stpt2imc=__version__, python=platform.python_version(), platform=platform.platform())
@@ -24,7 +24,7 @@ def show_versions()->dict: # name -> version
     found['device'] = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
     return found
 
-# %% ../nbs/30_cli.ipynb #66b34786
+# %% ../nbs/30_cli.ipynb #b2bb8077
 _DEMO = dict(full=dict(epochs=6, widths=(24, 48, 96)), quick=dict(epochs=1, widths=(16, 32)))
 DEMO_CHUNKS = ('2/2', '2/3', '3/2', '3/3') # of the held-out section, drawn like the report's figures 4 to 7
 DEMO_MARKERS = ('PanCK', 'CD45', 'CollagenI')
@@ -40,14 +40,14 @@ def _demo_folder(out):
     return out
 
 def _demo_figures(out, learn, imputed, section, table):
-    from stpt2imc.plot import plot_losses, plot_reconstruction, plot_scores
+    from stpt2imc.plot import plot_losses, plot_overview, plot_reconstruction, plot_scores
     folder = out/'figures'; folder.mkdir(exist_ok=True)
-    figures = {'figure3_loss': plot_losses(learn), 'markers': plot_scores(table, methods=('model', 'ridge log1p', 'oracle'))}
+    figures = {'figure3_loss': plot_losses(learn), 'markers': plot_scores(table, methods=('model', 'ridge log1p', 'oracle')), 'overview': plot_overview(imputed, section)}
     for n, address in enumerate(DEMO_CHUNKS, 4): figures[f'figure{n}_section{section.number}_chunk{address.replace("/", "-")}'] = plot_reconstruction(imputed, section, address, DEMO_MARKERS)
     for name, figure in figures.items(): figure.savefig(folder/f'{name}.png')
     return sorted(f'{name}.png' for name in figures)
 
-# %% ../nbs/30_cli.ipynb #b50db3e8
+# %% ../nbs/30_cli.ipynb #52e09024
 def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
          quick:bool=False, # under a minute instead of under five, on two cores
          seed:int=0, # of the phantom and the training
@@ -89,7 +89,7 @@ def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
 
 def _peak_memory_mb(): return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1024 if sys.platform != 'darwin' else 2**20), 1)
 
-# %% ../nbs/30_cli.ipynb #fd32f6f0
+# %% ../nbs/30_cli.ipynb #9ae31af9
 def _plain(value):
     "Numbers, paths and nan as JSON has them."
     if isinstance(value, dict): return {str(k): _plain(v) for k, v in value.items()}
@@ -104,7 +104,7 @@ def _write_json(path, value):
     try: part.write_text(json.dumps(_plain(value), indent=1)); part.replace(path)
     except OSError as e: raise InputError(f'cannot write {path}: {e.strerror}; choose another file') from None
 
-# %% ../nbs/30_cli.ipynb #4c429362
+# %% ../nbs/30_cli.ipynb #9100dac0
 def _names(text): return [n.strip() for n in text.split(',') if n.strip()]
 def _number(text): return int(text) if text.lstrip('-').isdigit() else text
 
@@ -133,7 +133,7 @@ def _convert(args):
     print(*store, store, sep='\n')
     return dict(store=args.store, sections=store.numbers, inputs=store.input_names, targets=store.panel.names)
 
-# %% ../nbs/30_cli.ipynb #7fd7adb9
+# %% ../nbs/30_cli.ipynb #75b433d7
 def _train(args):
     from stpt2imc.data import HeldOutSections, chunk_dataloaders
     from stpt2imc.store import open_store
@@ -155,7 +155,7 @@ def _impute(args):
     print(f'{imputed}\nwritten to {args.out}; to look at it: napari --plugin napari-ome-zarr {args.out}')
     return dict(imputed=args.out, section=imputed.section, markers=imputed.panel.names, shape=list(imputed.shape))
 
-# %% ../nbs/30_cli.ipynb #9b94096a
+# %% ../nbs/30_cli.ipynb #f85e9e03
 def _score(args):
     from stpt2imc.impute import open_imputed
     from stpt2imc.score import score, summary, worst
@@ -192,7 +192,7 @@ def _run_demo(args):
     print(f"Everything is in {Path(args.out).resolve()}: figures/ (3 to 7 as in the report), scores.csv, summary.json, unet/, section4_imputed.ome.zarr")
     return result
 
-# %% ../nbs/30_cli.ipynb #3232b708
+# %% ../nbs/30_cli.ipynb #bc24bcf9
 def _add_finding(p):
     p.add_argument('folder', help='folder with S001_Z00.tif and SECTION_01*/TIF (the laboratory\'s layout), or with OME-TIFFs')
     p.add_argument('--inputs', type=_names, help='channels that are inputs, separated by commas; default: STPT')
@@ -236,7 +236,7 @@ def parser()->argparse.ArgumentParser: # with one subcommand per job
     p.add_argument('path', nargs='?', help='store, model or imputed section')
     return top
 
-# %% ../nbs/30_cli.ipynb #3ed2e315
+# %% ../nbs/30_cli.ipynb #90fbf944
 def main(argv=None, # list of arguments; None: those of the shell
         )->int: # exit status: 0 done, 2 wrong input, 130 interrupted
     "Entry point of the `stpt2imc` command."

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['InputError', 'Chunk', 'halo', 'ChunkGrid', 'parse_address']
 
-# %% ../nbs/00_grid.ipynb #5df50197
+# %% ../nbs/00_grid.ipynb #e5e232ad
 import re
 from dataclasses import dataclass
 from collections.abc import Iterator
 from fastcore.basics import patch
 
-# %% ../nbs/00_grid.ipynb #82dff3c1
+# %% ../nbs/00_grid.ipynb #dad8ceb1
 class InputError(ValueError):
     "Input that the user can mend; the message says what was wrong, where, and what to do."
 
-# %% ../nbs/00_grid.ipynb #7beddb01
+# %% ../nbs/00_grid.ipynb #428e9739
 @dataclass(frozen=True)
 class Chunk:
     "A box [`y0`, `y1`) x [`x0`, `x1`) of a section, in pixels, with its address `row`/`col` (report section 8.2)."
@@ -46,7 +46,7 @@ class Chunk:
         "Index for an image (..., h, w)."
         return ..., slice(self.y0, self.y1), slice(self.x0, self.x1)
 
-# %% ../nbs/00_grid.ipynb #014df9f9
+# %% ../nbs/00_grid.ipynb #e0f3ec6a
 def halo(chunk:Chunk, # the box to widen
          pixels:int, # px to add on every side
          height:int, # height of the image, px
@@ -56,7 +56,7 @@ def halo(chunk:Chunk, # the box to widen
     return Chunk(chunk.row, chunk.col, max(chunk.y0-pixels, 0), min(chunk.y1+pixels, height),
                  max(chunk.x0-pixels, 0), min(chunk.x1+pixels, width))
 
-# %% ../nbs/00_grid.ipynb #d8ddebfe
+# %% ../nbs/00_grid.ipynb #a5f82bd3
 @dataclass(frozen=True)
 class ChunkGrid:
     "The grid of chunks over an image of `height` x `width` px; raises `InputError` if the sizes leave nothing to cut."
@@ -78,10 +78,10 @@ class ChunkGrid:
 
     def __len__(self): return self.shape[0]*self.shape[1]
 
-# %% ../nbs/00_grid.ipynb #bb07c6d4
+# %% ../nbs/00_grid.ipynb #2bc38c24
 _ADDRESS = re.compile(r'\s*(?:chunk\s*)?\(?\s*(-?\d+)\s*[/,]\s*(-?\d+)\s*\)?\s*', re.IGNORECASE)
 
-# %% ../nbs/00_grid.ipynb #2d435635
+# %% ../nbs/00_grid.ipynb #0406a3bc
 def parse_address(address:str|tuple|Chunk, # '30/41', 'chunk 30/41', (30, 41) or a `Chunk`
                  )->tuple[int,int]: # (row, col)
     "The two numbers of a chunk address, unchecked against any grid; raises `InputError` if `address` is not one."
@@ -96,7 +96,7 @@ def parse_address(address:str|tuple|Chunk, # '30/41', 'chunk 30/41', (30, 41) or
         except (TypeError, ValueError): pass
     raise InputError(f"{address!r} is not a chunk address: write row/column, for example '30/41', 'chunk 30/41' or (30, 41)")
 
-# %% ../nbs/00_grid.ipynb #7166c852
+# %% ../nbs/00_grid.ipynb #f57cf429
 @patch
 def __getitem__(self:ChunkGrid, address):
     row, col = parse_address(address)
@@ -113,7 +113,7 @@ def __iter__(self:ChunkGrid)->Iterator[Chunk]:
     rows, cols = self.shape
     return (self[r, c] for r in range(self.first, self.first+rows) for c in range(self.first, self.first+cols))
 
-# %% ../nbs/00_grid.ipynb #8d44bf29
+# %% ../nbs/00_grid.ipynb #53a0316f
 @patch
 def at(self:ChunkGrid,
        y:int, # pixel row

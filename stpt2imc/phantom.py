@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CELL_TYPES', 'CELL_CLASS', 'STPT_CHANNELS', 'Phantom']
 
-# %% ../nbs/02_phantom.ipynb #45908ddc
+# %% ../nbs/02_phantom.ipynb #1bf07016
 import os, threading
 import numpy as np
 import tifffile
@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from .grid import InputError
 from .section import Panel
 
-# %% ../nbs/02_phantom.ipynb #a09c4ad4
+# %% ../nbs/02_phantom.ipynb #3b31fb24
 def _uniform(seed:int, # which phantom
              stream:int, # which property: independent streams for size, type, ...
              *keys, # integer arrays that broadcast: a place
@@ -33,7 +33,7 @@ def _uniform(seed:int, # which phantom
             h ^= h >> np.uint64(31)
     return (h >> np.uint64(11)).astype(np.float64)/2**53
 
-# %% ../nbs/02_phantom.ipynb #82598300
+# %% ../nbs/02_phantom.ipynb #373b73db
 def _waves(seed:int, # which phantom
            stream:int, # which field
            wavelength:float, # typical distance between maxima, um
@@ -48,14 +48,14 @@ def _waves(seed:int, # which phantom
     kz, ky, kx = size*np.cos(tilt), size*np.sin(tilt)*np.sin(turn), size*np.sin(tilt)*np.cos(turn)
     return np.sqrt(2/modes)*sum(np.cos(kz[i]*z+ky[i]*y+kx[i]*x+phase[i]) for i in k)
 
-# %% ../nbs/02_phantom.ipynb #c784d021
+# %% ../nbs/02_phantom.ipynb #792344d4
 CELL_TYPES = ('tumour', 'fibroblast', 'myofibroblast', 'endothelial', 'macrophage', 'CD4 T', 'CD8 T', 'B')
 CELL_CLASS = np.array([0, 1, 1, 2, 3, 4, 4, 4]) # what STPT can tell apart
 _AXES = np.array([[6.6, 5.6], [11., 3.], [11., 3.4], [9., 2.8], [7.5, 6.], [4., 3.8], [4., 3.8], [4.2, 4.]]) # half-axes, um
 _NUCLEUS = np.array([.62, .55, .55, .6, .5, .8, .8, .8]) # radius of the nucleus as a share of the cell's
 _SPACING = 10.5 # um between lattice sites for cells
 
-# %% ../nbs/02_phantom.ipynb #c93b8c47
+# %% ../nbs/02_phantom.ipynb #b2f61c22
 _T, _F, _M, _E, _P, _4, _8, _B = range(8)
 _ALL, _LYMPH = tuple(range(8)), (_4, _8, _B)
 _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switched on, {extracellular structure: counts}
@@ -105,7 +105,7 @@ for _row, _marker in zip(_LEVEL, _MARKERS):
 _BACKGROUND, _SPREAD = .15, .35 # counts per px on tissue; log-sd of a marker between cells of one type
 _HYPOXIC = .31 # mean of the hidden hypoxia field, measured below
 
-# %% ../nbs/02_phantom.ipynb #8917e4ee
+# %% ../nbs/02_phantom.ipynb #212a1a4e
 @dataclass(frozen=True)
 class Phantom:
     "A synthetic tumour of `sections` sections; each has 2 x 4 STPT and 40 IMC channels of `height` x `width` px. Raises `InputError` for impossible sizes."
@@ -148,7 +148,7 @@ class Phantom:
         if not 0 <= y0 < y1 <= self.height: raise InputError(f'rows {y0} to {y1} are not in a phantom of {self.height} rows')
         return y0, y1
 
-# %% ../nbs/02_phantom.ipynb #606ecaff
+# %% ../nbs/02_phantom.ipynb #44bcaf61
 def _smooth(t): return np.clip(t, 0, 1)**2*(3-2*np.clip(t, 0, 1))
 
 @patch
@@ -168,7 +168,7 @@ def regions(self:Phantom,
     necrosis = nest*_smooth((f(12, 190.)-1.75)/.1)
     return dict(tissue=tissue*(1-lumen), nest=tissue*nest*(1-necrosis), necrosis=tissue*necrosis, lumen=tissue*lumen, wall=tissue*(wall-wall*lumen), immune=f(14, 110.))
 
-# %% ../nbs/02_phantom.ipynb #150dc9e3
+# %% ../nbs/02_phantom.ipynb #151c8072
 def _interpolate(coarse, y0, y1, width, step):
     rows, cols = np.arange(y0, y1)/step-y0//step, np.arange(width)/step
     r, c = rows.astype(int), cols.astype(int)
@@ -192,7 +192,7 @@ def region_image(self:Phantom,
     coarse = self.regions(self._z(section, depth), ys[:, None], xs[None])
     return {k: _interpolate(np.broadcast_to(v, (len(ys), len(xs))), y0, y1, self.width, step) for k, v in coarse.items()}
 
-# %% ../nbs/02_phantom.ipynb #e508a971
+# %% ../nbs/02_phantom.ipynb #0f9bd698
 def _class_shares(r): # (n, 5): tumour, spindle, endothelial, macrophage, lymphocyte; the rest of 1 is "no cell"
     stroma, immune = np.clip(1-r['nest']-r['wall']-r['necrosis'], 0, 1), _smooth((r['immune']+.3)/1.6)
     shares = [.93*r['nest'], stroma*(.57-.35*immune), .95*r['wall'], stroma*.12+.02*r['nest'], stroma*(.05+.6*immune)+r['nest']*.04]
@@ -204,7 +204,7 @@ def _type_shares(classes, r): # (n, 8): share of each type within the visible cl
                      .45-.2*dense, .35-.2*dense, .2+.4*dense], -1)
     return near*(CELL_CLASS == np.asarray(classes)[:, None])
 
-# %% ../nbs/02_phantom.ipynb #a15f2126
+# %% ../nbs/02_phantom.ipynb #1d6080b5
 @patch
 def cells(self:Phantom,
           section:int, # section number
@@ -235,7 +235,7 @@ def cells(self:Phantom,
 
 def _normal(u, v): return np.sqrt(-2*np.log(np.maximum(u, 1e-300)))*np.cos(2*np.pi*v)
 
-# %% ../nbs/02_phantom.ipynb #38e7ebdf
+# %% ../nbs/02_phantom.ipynb #ef2b7a77
 def _paint(cells, y0, y1, width):
     owner = np.full((y1-y0, width), -1, np.int32)
     first = np.full((y1-y0, width), 1., np.float32); second = first.copy()
@@ -253,7 +253,7 @@ def _paint(cells, y0, y1, width):
         first[box] = np.minimum(one, radius)
     return owner, first, second
 
-# %% ../nbs/02_phantom.ipynb #45146f4c
+# %% ../nbs/02_phantom.ipynb #5db9b19a
 @patch
 def structure(self:Phantom,
               section:int, # section number
@@ -277,7 +277,7 @@ def structure(self:Phantom,
                   stroma=stroma, collagen=stroma*np.minimum(fibre, 1.2), tissue=r['tissue'], necrosis=r['necrosis'])
     return {k: v if k == 'owner' else v.astype(np.float32) for k, v in images.items()}, cells
 
-# %% ../nbs/02_phantom.ipynb #1630a84b
+# %% ../nbs/02_phantom.ipynb #71c1819a
 def _spot(image, sigma=.8):
     "Gaussian blur of 5 x 5 px, mirrored at the border: the ablation spot. Four times faster than scipy's for so small a kernel."
     k = np.exp(-np.arange(3)**2/(2*sigma**2)).astype(np.float32); k /= k[0]+2*k[1:].sum()
@@ -287,7 +287,7 @@ def _spot(image, sigma=.8):
         image = k[0]*part(2)+k[1]*(part(1)+part(3))+k[2]*(part(0)+part(4))
     return image
 
-# %% ../nbs/02_phantom.ipynb #2c6ba6b7
+# %% ../nbs/02_phantom.ipynb #c353af4b
 @patch
 def _cell_levels(self:Phantom, cells, marker, oracle):
     metal, name, compartment, levels, on, _ = _MARKERS[marker]
@@ -306,7 +306,7 @@ def _rate(self:Phantom, images, cells, marker, oracle=False):
     for structure, counts in outside.items(): rate = rate+counts*images[structure]
     return _spot(rate)
 
-# %% ../nbs/02_phantom.ipynb #85fa0dfc
+# %% ../nbs/02_phantom.ipynb #57e8cd61
 _BLUR = 5 # px that the blurs reach
 _RECENT = threading.local() # the last strip of each thread: STPT and IMC of one strip share it
 
@@ -338,7 +338,7 @@ def oracle(self:Phantom,
     images, cells, rows = self._strip(section, y0, y1)
     return np.stack([self._rate(images, cells, m, oracle=True)[rows] for m in range(len(_MARKERS))])
 
-# %% ../nbs/02_phantom.ipynb #a1d388ce
+# %% ../nbs/02_phantom.ipynb #96b60ed2
 _BLOCK = 64 # rows that share one generator of noise
 
 @patch
@@ -369,7 +369,7 @@ def imc(self:Phantom,
     "The measured IMC image: Poisson counts of `Phantom.expected`, markers in the order of the panel."
     return np.stack(list(self._imc_markers(section, y0, y1, range(len(_MARKERS)))))
 
-# %% ../nbs/02_phantom.ipynb #794c65f3
+# %% ../nbs/02_phantom.ipynb #3a1da000
 STPT_CHANNELS = ('far red', 'red', 'green', 'blue')
 _AUTOFLUORESCENCE = np.array([.5, .35, .35, .5, 1.6, .25, .25, .25]) # of the cytoplasm, by cell type; equal within a class
 _OFFSET = 100. # detector units without light
@@ -391,7 +391,7 @@ def _mosaic(self:Phantom, section, depth, y0, y1):
     line = 1+self.stripes*_normal(*(_uniform(self.seed, s, section*2+depth, np.arange(y0, y1), np.arange(4)[:, None]) for s in (22, 23)))
     return (fall(ty[1])[:, None]*fall(tx[1])*gain)[None]*line[..., None]
 
-# %% ../nbs/02_phantom.ipynb #2327eeec
+# %% ../nbs/02_phantom.ipynb #63306991
 @patch
 def stpt(self:Phantom,
          section:int, # section number
@@ -411,7 +411,7 @@ def stpt(self:Phantom,
         channels += [self._noise(draw, c, section, 10*depth+i, a) for i, c in enumerate(light)]
     return np.clip(np.rint(np.stack(channels)), 0, 65535).astype(np.uint16)[:, y0-a:y1-a]
 
-# %% ../nbs/02_phantom.ipynb #10c69ef2
+# %% ../nbs/02_phantom.ipynb #6570d611
 @patch
 def _write_section(self:Phantom, folder, section, strip):
     imc = folder/f'SECTION_{section:02d}'/'TIF'

@@ -6,7 +6,7 @@
 __all__ = ['log', 'CHUNK', 'OVERVIEW', 'resize_matrix', 'choose_fit', 'ome_attributes', 'create_array', 'Picture', 'ChunkPair',
            'StoredSection', 'Store', 'open_store', 'convert']
 
-# %% ../nbs/05_store.ipynb #0e35f502
+# %% ../nbs/05_store.ipynb #793c645f
 import io, logging, os, shutil
 import numpy as np
 import zarr
@@ -25,10 +25,10 @@ from .grid import Chunk, ChunkGrid, InputError
 from .section import Panel, check_sections
 from .scale import histogram
 
-# %% ../nbs/05_store.ipynb #e746d3be
+# %% ../nbs/05_store.ipynb #a3a47d36
 log = logging.getLogger('stpt2imc')
 
-# %% ../nbs/05_store.ipynb #7c1411bf
+# %% ../nbs/05_store.ipynb #a7f9505a
 def resize_matrix(n_in:int, # px before
                   n_out:int, # px after
                  )->csr_matrix: # (n_out, n_in), rows sum to 1
@@ -45,7 +45,7 @@ def resize_matrix(n_in:int, # px before
     rows = np.broadcast_to(np.arange(n_out)[:, None], cols.shape)
     return csr_matrix((weight.ravel().astype(np.float32), (rows.ravel(), cols.ravel())), (n_out, n_in))
 
-# %% ../nbs/05_store.ipynb #f92f75c5
+# %% ../nbs/05_store.ipynb #edad5e52
 class _Fitted:
     "Rows of an image source in the frame of `height` x `width`: the same size, from the common origin, or resized."
     def __init__(self, source, height, width, fit):
@@ -70,7 +70,7 @@ class _Fitted:
 
 def _whole_counts(band): return band if band.dtype == np.uint16 else np.clip(np.rint(band), 0, 65535).astype(np.uint16)
 
-# %% ../nbs/05_store.ipynb #c8cc9b8f
+# %% ../nbs/05_store.ipynb #064b0c74
 def choose_fit(inputs:tuple, # (c, h, w) of the inputs (STPT)
                targets:tuple|None, # (c, h, w) of the targets (IMC); None if the section has none
                fit:str|None=None, # 'resize', 'origin' or None
@@ -83,7 +83,7 @@ def choose_fit(inputs:tuple, # (c, h, w) of the inputs (STPT)
     raise InputError(f"{where or 'the section'} has inputs of {inputs[1]} x {inputs[2]} px and targets of {targets[1]} x {targets[2]} px: say how they fit with "
                      "fit='origin' (same pixel size, common origin) or fit='resize' (stretch to the targets, as the report did)")
 
-# %% ../nbs/05_store.ipynb #661a609d
+# %% ../nbs/05_store.ipynb #2a74df16
 CHUNK = 256 # px, side of a stored chunk
 OVERVIEW = 16 # px, side of the blocks averaged in the overview
 _CODEC = dict(cname='zstd', clevel=3, shuffle='bitshuffle')
@@ -102,7 +102,7 @@ def ome_attributes(name:str, # shown by viewers
                       datasets=[dict(path='0', coordinateTransformations=[dict(type='scale', scale=scale)])])
     return dict(ome=dict(version='0.5', multiscales=[multiscale], omero=dict(channels=omero)))
 
-# %% ../nbs/05_store.ipynb #c118cc18
+# %% ../nbs/05_store.ipynb #17ae5739
 def create_array(group:zarr.Group, # where
                  name:str, # of the array
                  shape:tuple, # (c, h, w)
@@ -119,7 +119,7 @@ def _blocks(band): # mean of 16 px blocks; the last ones may be smaller
     size = lambda n: np.diff(np.append(step(n), n))
     return sums/(size(band.shape[1])[:, None]*size(band.shape[2]))
 
-# %% ../nbs/05_store.ipynb #9409702f
+# %% ../nbs/05_store.ipynb #3f20926f
 def _write_image(group, read, channels, height, width, pixel_um, name, advance=lambda rows: None):
     "Stream an image of `read(y0, y1)` -> (c, rows, width) uint16 into a group, with histogram and overview."
     array = create_array(group, '0', (len(channels), height, width))
@@ -138,15 +138,22 @@ def _write_image(group, read, channels, height, width, pixel_um, name, advance=l
     cumulative = total.cumsum(1)
     group.attrs.update(ome_attributes(name, channels, pixel_um, [(0, np.searchsorted(c, .998*c[-1])) for c in cumulative]))
 
-# %% ../nbs/05_store.ipynb #cf3cb441
+# %% ../nbs/05_store.ipynb #c92ac1c0
 class Picture(Figure):
     "A matplotlib figure that shows itself in any notebook, whether pyplot was used before or not."
+    def __init__(self,
+                 figsize=(5, 3), # inches
+                 dpi:float=70, # pixels per inch
+                 **kwargs, # to matplotlib's `Figure`
+                ):
+        super().__init__(figsize=figsize, dpi=dpi, **kwargs)
+
     def _repr_jpeg_(self):
         out = io.BytesIO()
         self.savefig(out, format='jpeg')
         return out.getvalue()
 
-# %% ../nbs/05_store.ipynb #7750fd08
+# %% ../nbs/05_store.ipynb #0e2416d3
 @dataclass(frozen=True)
 class ChunkPair:
     "The same box of inputs (STPT) and targets (IMC), in counts."
@@ -185,7 +192,7 @@ def _named(names, name, kind):
     near = difflib.get_close_matches(str(name), names, 1, .4)
     raise InputError(f"no {kind} {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (there are: {', '.join(names)})")
 
-# %% ../nbs/05_store.ipynb #7387b494
+# %% ../nbs/05_store.ipynb #57ec1a19
 class StoredSection:
     "One section of a store; `inputs` and `targets` are Zarr arrays (c, h, w) of uint16 counts."
     def __init__(self, group, store):
@@ -218,7 +225,7 @@ class StoredSection:
         m = f'{self.targets.shape[0]} markers' if self.targets is not None else 'no targets'
         return f"Section {self.number}{name}: {self.inputs.shape[0]} inputs, {m}, {self.shape[0]} x {self.shape[1]} px, fit {self.meta['fit']}"
 
-# %% ../nbs/05_store.ipynb #67678df9
+# %% ../nbs/05_store.ipynb #7c30dc5b
 @patch
 def read(self:StoredSection,
          role:str, # 'inputs' or 'targets'
@@ -261,7 +268,7 @@ def overview(self:StoredSection,
     if role == 'targets' and self.targets is None: return self.read('targets')
     return self.group[f'{role}/overview'][:]
 
-# %% ../nbs/05_store.ipynb #a4ff32fe
+# %% ../nbs/05_store.ipynb #3dd733c0
 @patch
 def tissue(self:StoredSection)->np.ndarray: # (ceil(h/16), ceil(w/16)) bool
     "Which 16 px blocks of the section are tissue, from its inputs."
@@ -284,7 +291,7 @@ def on_pixels(self:StoredSection,
     y1 = self.shape[0] if y1 is None else y1
     return mask[np.arange(y0, y1)//OVERVIEW][:, np.arange(self.shape[1])//OVERVIEW]
 
-# %% ../nbs/05_store.ipynb #8714ffb8
+# %% ../nbs/05_store.ipynb #d32ed0ee
 class Store:
     "Converted sections at `path`, by number or name; made by `convert`, opened by `open_store`."
     def __init__(self, path):
@@ -316,7 +323,7 @@ class Store:
     def __len__(self): return len(self.sections)
     def __repr__(self): return f"Store {self.path.name}: {len(self)} sections, {self.roles[0]} {len(self.input_names)} channels to {self.roles[1]} {len(self.panel)} markers"
 
-# %% ../nbs/05_store.ipynb #e261a1ec
+# %% ../nbs/05_store.ipynb #94ede4bf
 def open_store(path, # folder written by `convert`
               )->Store: # with at least one complete section
     "Open a converted store; raises `InputError` if there is none, or none of its sections is complete."
@@ -328,7 +335,7 @@ def open_store(path, # folder written by `convert`
     if not len(store): raise InputError(f'the store {path} has no complete section: its conversion was interrupted; run convert again and it continues')
     return store
 
-# %% ../nbs/05_store.ipynb #87c8a08c
+# %% ../nbs/05_store.ipynb #a14b47de
 def _fingerprint(source):
     "Name, size and time of the files behind an image source."
     files = sorted({Path(p) for p in source.files})
@@ -347,7 +354,7 @@ def _root(path, sections, overwrite):
         if differ: raise InputError(f'{path} holds sections with other {" and ".join(differ)}: give another path, or overwrite=True to start anew')
     else: zarr.create_group(path, attributes=dict(stpt2imc=dict(mine, version=__version__)))
 
-# %% ../nbs/05_store.ipynb #86adfaa1
+# %% ../nbs/05_store.ipynb #e8cdb08b
 def _convert_section(section, path, fit, advance):
     "Write one section under another name and rename it when it is complete."
     frame = (section.inputs if section.targets is None else section.targets).shape[1:]
@@ -371,7 +378,7 @@ def _is_done(section, path, fit):
     raise InputError(f"section {section.number} is in {path} already, {'with fit ' + repr(meta['fit']) if same else 'made from other files (changed since?)'}: "
                      f"remove {final}, or convert with overwrite=True to start anew")
 
-# %% ../nbs/05_store.ipynb #eaad730c
+# %% ../nbs/05_store.ipynb #4bb7f998
 def convert(sections:list, # from `find_sections`
             path, # folder of the store, usually '*.zarr'; made if it is not there
             fit:str|None=None, # 'origin' or 'resize' where inputs and targets differ in size

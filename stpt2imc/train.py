@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'seed_everything', 'learner', 'unet_learner', 'ImputationModel', 'as_model', 'save_model', 'load_model']
 
-# %% ../nbs/15_train.ipynb #4f1cea56
+# %% ../nbs/15_train.ipynb #40268ed8
 import json, os, random, shutil
 import numpy as np
 import torch
@@ -27,19 +27,22 @@ from .scale import Scale, scale_from_dict
 from .unet import UNet
 from .loss import MSE
 
-# %% ../nbs/15_train.ipynb #a00c0ab3
+# %% ../nbs/15_train.ipynb #640b6387
 def seed_everything(seed:int, # any number
                    ):
     "Seed Python, numpy and torch."
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/15_train.ipynb #31810f1e
+# %% ../nbs/15_train.ipynb #0222d4ae
 class _Plain(nn.Module):
     "Runs `model` on plain tensors, in the memory layout that its convolutions prefer, whatever kind of tensor the batch is."
     def __init__(self, model):
         super().__init__()
         self.model = model.to(memory_format=torch.channels_last)
-    def forward(self, x):
+    def forward(self,
+                x, # (b, c, h, w) scaled inputs, any kind of tensor
+               )->Tensor: # (b, m, h, w)
+        "What `model` makes of it."
         x = x.as_subclass(Tensor) if isinstance(x, TensorBase) else x
         return self.model(x.contiguous(memory_format=torch.channels_last))
 
@@ -67,7 +70,7 @@ def unet_learner(dls, # from `chunk_dataloaders`
     seed_everything(seed)
     return learner(dls, UNet(len(dls.store.input_names), len(dls.store.panel), widths), loss, **kwargs)
 
-# %% ../nbs/15_train.ipynb #b40472f9
+# %% ../nbs/15_train.ipynb #39ffa253
 MODELS = dict(UNet=UNet) # what `config.json` may name
 
 @dataclass
@@ -93,7 +96,7 @@ class ImputationModel:
         n = sum(p.numel() for p in self.module.parameters())/1e6
         return f"{self.config['model']} of {n:.2f} million parameters: {len(self.input_names)} channels to {len(self.panel)} markers, trained on sections {self.config['train_sections']}"
 
-# %% ../nbs/15_train.ipynb #a0489f0a
+# %% ../nbs/15_train.ipynb #4c462ba4
 @patch
 @torch.no_grad()
 def predict(self:ImputationModel,
@@ -108,7 +111,7 @@ def predict(self:ImputationModel,
     y = self.scales[1].decode(y.float())
     return y[0] if single else y
 
-# %% ../nbs/15_train.ipynb #b5f4dbf4
+# %% ../nbs/15_train.ipynb #f225f213
 def as_model(learn:Learner, # trained
             )->ImputationModel: # shares the learner's network
     "The model of a learner, ready to impute."
@@ -118,7 +121,7 @@ def as_model(learn:Learner, # trained
                   split=repr(dls.split), size=dls.size, seed=dls.seed, store=dls.store.path.name, loss=type(learn.loss_func).__name__)
     return ImputationModel(module, dls.scales, list(dls.store.input_names), dls.store.panel, config)
 
-# %% ../nbs/15_train.ipynb #dd891a65
+# %% ../nbs/15_train.ipynb #ba187f2f
 _CARD = """# {model}: {inputs} to {targets}
 
 Trained with stpt2imc {version} on sections {train_sections} of `{store}` (split {split}, windows of {size} px, seed {seed}).
@@ -147,7 +150,7 @@ def save_model(learn, # `Learner` or `ImputationModel`
     os.replace(part, path)
     return path
 
-# %% ../nbs/15_train.ipynb #e59b35f0
+# %% ../nbs/15_train.ipynb #40ee7975
 def load_model(path, # folder written by `save_model`
                device='cpu', # where the network goes
               )->ImputationModel: # ready to impute

@@ -54,7 +54,7 @@ def test_demo_draws_the_figures_of_the_report(demo):
     from PIL import Image
     folder, _ = demo
     names = sorted(p.name for p in (folder / "figures").glob("*.png"))
-    assert [n.split("_")[0] for n in names] == ["figure3", "figure4", "figure5", "figure6", "figure7", "markers"]
+    assert [n.split("_")[0] for n in names] == ["figure3", "figure4", "figure5", "figure6", "figure7", "markers.png", "overview.png"]
     assert all("section4" in n and "chunk" in n for n in names[1:5])
     for n in names:
         assert np.asarray(Image.open(folder / "figures" / n).convert("L")).std() > 5, f"{n} is blank"

@@ -2,13 +2,15 @@
 import tracemalloc
 
 import numpy as np
+import tifffile
+import torch
 
-from stpt2imc.data import HeldOutSections, chunk_dataloaders
+from stpt2imc.data import fit_scales
 from stpt2imc.impute import impute
 from stpt2imc.section import find_sections
 from stpt2imc.store import convert, open_store
-from stpt2imc.train import as_model, unet_learner
-import tifffile
+from stpt2imc.train import ImputationModel
+from stpt2imc.unet import UNet
 
 
 def write_section(folder, height, width=128, markers=6):
@@ -33,11 +35,6 @@ def test_memory_does_not_grow_with_the_height_of_a_section(tmp_path):
         converting = peak(lambda: convert(sections, tmp_path / f"{height}.zarr"))
         store = open_store(tmp_path / f"{height}.zarr")
         if height == 1024:
-            from stpt2imc.store import Store  # a second section to hold out is not needed: the model is only run
-            from stpt2imc.data import fit_scales
-            from stpt2imc.train import ImputationModel
-            from stpt2imc.unet import UNet
-            import torch
             torch.manual_seed(0)
             model = ImputationModel(UNet(8, 6, (4, 8)), fit_scales(store, [1]), store.input_names, store.panel,
                                     dict(model="UNet", train_sections=[1], targets=store.meta["targets"]))
