@@ -6,7 +6,7 @@
 __all__ = ['log', 'STPTImage', 'IMCImage', 'HeldOutSections', 'RandomChunks', 'window', 'assert_disjoint', 'ChunkDataset',
            'FlipTurn', 'ScaleCounts', 'fit_scales', 'chunk_dataloaders', 'show_batch', 'show_results']
 
-# %% ../nbs/10_data.ipynb #428ab1b2
+# %% ../nbs/10_data.ipynb #e2636b84
 import logging, random
 import numpy as np
 import torch
@@ -20,10 +20,10 @@ from fastcore.basics import patch
 from .grid import Chunk, ChunkGrid, InputError
 from .scale import CountScale, Scale
 
-# %% ../nbs/10_data.ipynb #f47d0d6c
+# %% ../nbs/10_data.ipynb #35bc19ac
 log = logging.getLogger('stpt2imc')
 
-# %% ../nbs/10_data.ipynb #a5937f5d
+# %% ../nbs/10_data.ipynb #281b580c
 class _Channels(TensorBase):
     "A (c, h, w) image of many channels."
     cmap = 'gray'
@@ -50,7 +50,7 @@ class IMCImage(_Channels):
     "Target markers (IMC), (m, h, w): counts, or scaled."
     cmap = 'magma'
 
-# %% ../nbs/10_data.ipynb #7f51ae10
+# %% ../nbs/10_data.ipynb #358ae7d0
 class HeldOutSections:
     "Validate on the sections `valid`; train on the others, without `guard` neighbours on each side. Raises `InputError` if nothing is left to train on."
     leaky = False
@@ -74,7 +74,7 @@ class HeldOutSections:
 
     def __repr__(self): return f'HeldOutSections({self.valid}, guard={self.guard})'
 
-# %% ../nbs/10_data.ipynb #7b24972d
+# %% ../nbs/10_data.ipynb #7bb5bfd6
 class RandomChunks:
     "The report's split (section 2.3): a random `fraction` of the chunks of every section validates. Neighbouring chunks leak: for comparison only."
     leaky = True
@@ -99,7 +99,7 @@ class RandomChunks:
 
     def __repr__(self): return f'RandomChunks({self.fraction}, seed={self.seed})'
 
-# %% ../nbs/10_data.ipynb #a0561e7e
+# %% ../nbs/10_data.ipynb #2a64f827
 def window(chunk:Chunk, # grid position
            size:int, # side of the window, px
            height:int, # of the image, px
@@ -110,7 +110,7 @@ def window(chunk:Chunk, # grid position
     y0, x0 = (min(max(start+m, 0), max(n-size, 0)) for start, m, n in zip((chunk.y0, chunk.x0), move, (height, width)))
     return y0, min(y0+size, height), x0, min(x0+size, width)
 
-# %% ../nbs/10_data.ipynb #177d6cdb
+# %% ../nbs/10_data.ipynb #a125ff56
 def assert_disjoint(train:list, # (section number, (y0, y1, x0, x1)) that train
                     valid:list, # the same, that validate
                    ):
@@ -123,7 +123,7 @@ def assert_disjoint(train:list, # (section number, (y0, y1, x0, x1)) that train
             raise InputError(f'training and validation share pixels of section {n}: rows/columns {t[i].tolist()} and {v[j].tolist()}; '
                              'use HeldOutSections, or windows that keep to the grid')
 
-# %% ../nbs/10_data.ipynb #4065a209
+# %% ../nbs/10_data.ipynb #54b1c193
 class ChunkDataset:
     "Pairs (`STPTImage`, `IMCImage`) of uint16 counts from a store; an item is a window of `size` px at a chunk of `windows`."
     def __init__(self,
@@ -151,7 +151,7 @@ class ChunkDataset:
         short = [self.size-n for n in image.shape[1:]]
         return np.pad(image, ((0, 0), (0, short[0]), (0, short[1])), mode='symmetric') if any(short) else np.ascontiguousarray(image)
 
-# %% ../nbs/10_data.ipynb #1b92b248
+# %% ../nbs/10_data.ipynb #13925963
 def _turn(image, k): return torch.rot90(image.flip(-1) if k > 3 else image, k % 4, (-2, -1))
 
 class FlipTurn(ItemTransform):
@@ -166,7 +166,10 @@ class FlipTurn(ItemTransform):
                ): # the same, flipped and turned
         "Flip and turn each pair of the batch."
         draws = [self.random.randrange(8) for _ in pair[0]]
-        return tuple(torch.stack([_turn(i, k) for i, k in zip(images, draws)]) for images in pair)
+        def _all(images): # moved as int16 bits: few devices can flip uint16
+            bits = images.view(torch.int16) if images.dtype == torch.uint16 else images
+            return torch.stack([_turn(i, k) for i, k in zip(bits, draws)]).view(images.dtype)
+        return tuple(_all(images) for images in pair)
 
 class ScaleCounts(Transform):
     "Counts to scaled values, each kind of image by its scale; decodes back to counts."
@@ -194,7 +197,7 @@ class ScaleCounts(Transform):
         "Targets back to counts."
         return self.targets.decode(x)
 
-# %% ../nbs/10_data.ipynb #6b079a58
+# %% ../nbs/10_data.ipynb #f1f24315
 def fit_scales(store, # a `Store`
                numbers, # training section numbers
                inputs:str='log1p', # transform of the inputs
@@ -204,7 +207,7 @@ def fit_scales(store, # a `Store`
     total = lambda role: sum(store[n].histogram(role) for n in numbers)
     return CountScale.fit(total('inputs'), inputs, centre=True), CountScale.fit(total('targets'), targets)
 
-# %% ../nbs/10_data.ipynb #a341a49e
+# %% ../nbs/10_data.ipynb #8dbe0acd
 def _on_tissue(store, windows, size, least):
     "The windows of which at least the share `least` is tissue."
     keep, masks = [], {n: store[n].on_pixels(store[n].tissue())[::4, ::4] for n in {n for n, _ in windows}}
@@ -213,7 +216,7 @@ def _on_tissue(store, windows, size, least):
         if masks[n][y0:y1, x0:x1].mean() >= least: keep.append((n, c))
     return keep
 
-# %% ../nbs/10_data.ipynb #40196387
+# %% ../nbs/10_data.ipynb #73d83d68
 def chunk_dataloaders(store, # a `Store`
                       split=None, # `HeldOutSections`, `RandomChunks` or alike; None: hold out the last section, guard 1 if enough are left
                       bs:int=64, # windows per batch
@@ -253,7 +256,7 @@ def _match(store, scales):
     for scale, names, role in zip(scales, (store.input_names, store.panel.names), ('input', 'target')):
         if len(scale) != len(names): raise InputError(f'the {role} scale is for {len(scale)} channels, the store has {len(names)}: fit it on this store with fit_scales')
 
-# %% ../nbs/10_data.ipynb #ab95141e
+# %% ../nbs/10_data.ipynb #269c09ba
 def _rows(images, titles, max_n, figsize):
     "One row of axes per sample."
     n = min(len(images[0]), max_n)

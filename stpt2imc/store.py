@@ -6,7 +6,7 @@
 __all__ = ['log', 'CHUNK', 'OVERVIEW', 'resize_matrix', 'choose_fit', 'ome_attributes', 'create_array', 'Picture', 'ChunkPair',
            'StoredSection', 'Store', 'open_store', 'convert']
 
-# %% ../nbs/05_store.ipynb #793c645f
+# %% ../nbs/05_store.ipynb #654ec6a6
 import io, logging, os, shutil
 import numpy as np
 import zarr
@@ -25,10 +25,10 @@ from .grid import Chunk, ChunkGrid, InputError
 from .section import Panel, check_sections
 from .scale import histogram
 
-# %% ../nbs/05_store.ipynb #a3a47d36
+# %% ../nbs/05_store.ipynb #4bd7fc28
 log = logging.getLogger('stpt2imc')
 
-# %% ../nbs/05_store.ipynb #a7f9505a
+# %% ../nbs/05_store.ipynb #b09ca4d3
 def resize_matrix(n_in:int, # px before
                   n_out:int, # px after
                  )->csr_matrix: # (n_out, n_in), rows sum to 1
@@ -45,7 +45,7 @@ def resize_matrix(n_in:int, # px before
     rows = np.broadcast_to(np.arange(n_out)[:, None], cols.shape)
     return csr_matrix((weight.ravel().astype(np.float32), (rows.ravel(), cols.ravel())), (n_out, n_in))
 
-# %% ../nbs/05_store.ipynb #edad5e52
+# %% ../nbs/05_store.ipynb #732e3498
 class _Fitted:
     "Rows of an image source in the frame of `height` x `width`: the same size, from the common origin, or resized."
     def __init__(self, source, height, width, fit):
@@ -70,7 +70,7 @@ class _Fitted:
 
 def _whole_counts(band): return band if band.dtype == np.uint16 else np.clip(np.rint(band), 0, 65535).astype(np.uint16)
 
-# %% ../nbs/05_store.ipynb #064b0c74
+# %% ../nbs/05_store.ipynb #447b6c97
 def choose_fit(inputs:tuple, # (c, h, w) of the inputs (STPT)
                targets:tuple|None, # (c, h, w) of the targets (IMC); None if the section has none
                fit:str|None=None, # 'resize', 'origin' or None
@@ -83,7 +83,7 @@ def choose_fit(inputs:tuple, # (c, h, w) of the inputs (STPT)
     raise InputError(f"{where or 'the section'} has inputs of {inputs[1]} x {inputs[2]} px and targets of {targets[1]} x {targets[2]} px: say how they fit with "
                      "fit='origin' (same pixel size, common origin) or fit='resize' (stretch to the targets, as the report did)")
 
-# %% ../nbs/05_store.ipynb #2a74df16
+# %% ../nbs/05_store.ipynb #a572959c
 CHUNK = 256 # px, side of a stored chunk
 OVERVIEW = 16 # px, side of the blocks averaged in the overview
 _CODEC = dict(cname='zstd', clevel=3, shuffle='bitshuffle')
@@ -102,7 +102,7 @@ def ome_attributes(name:str, # shown by viewers
                       datasets=[dict(path='0', coordinateTransformations=[dict(type='scale', scale=scale)])])
     return dict(ome=dict(version='0.5', multiscales=[multiscale], omero=dict(channels=omero)))
 
-# %% ../nbs/05_store.ipynb #17ae5739
+# %% ../nbs/05_store.ipynb #a34dd295
 def create_array(group:zarr.Group, # where
                  name:str, # of the array
                  shape:tuple, # (c, h, w)
@@ -119,7 +119,7 @@ def _blocks(band): # mean of 16 px blocks; the last ones may be smaller
     size = lambda n: np.diff(np.append(step(n), n))
     return sums/(size(band.shape[1])[:, None]*size(band.shape[2]))
 
-# %% ../nbs/05_store.ipynb #3f20926f
+# %% ../nbs/05_store.ipynb #d66638bc
 def _write_image(group, read, channels, height, width, pixel_um, name, advance=lambda rows: None):
     "Stream an image of `read(y0, y1)` -> (c, rows, width) uint16 into a group, with histogram and overview."
     array = create_array(group, '0', (len(channels), height, width))
@@ -138,7 +138,7 @@ def _write_image(group, read, channels, height, width, pixel_um, name, advance=l
     cumulative = total.cumsum(1)
     group.attrs.update(ome_attributes(name, channels, pixel_um, [(0, np.searchsorted(c, .998*c[-1])) for c in cumulative]))
 
-# %% ../nbs/05_store.ipynb #c92ac1c0
+# %% ../nbs/05_store.ipynb #292ad35b
 class Picture(Figure):
     "A matplotlib figure that shows itself in any notebook, whether pyplot was used before or not."
     def __init__(self,
@@ -153,7 +153,7 @@ class Picture(Figure):
         self.savefig(out, format='jpeg')
         return out.getvalue()
 
-# %% ../nbs/05_store.ipynb #0e2416d3
+# %% ../nbs/05_store.ipynb #ae98d786
 @dataclass(frozen=True)
 class ChunkPair:
     "The same box of inputs (STPT) and targets (IMC), in counts."
@@ -192,7 +192,7 @@ def _named(names, name, kind):
     near = difflib.get_close_matches(str(name), names, 1, .4)
     raise InputError(f"no {kind} {name!r}{f'; did you mean {near[0]!r}?' if near else ''} (there are: {', '.join(names)})")
 
-# %% ../nbs/05_store.ipynb #57ec1a19
+# %% ../nbs/05_store.ipynb #d37844b1
 class StoredSection:
     "One section of a store; `inputs` and `targets` are Zarr arrays (c, h, w) of uint16 counts."
     def __init__(self, group, store):
@@ -225,7 +225,7 @@ class StoredSection:
         m = f'{self.targets.shape[0]} markers' if self.targets is not None else 'no targets'
         return f"Section {self.number}{name}: {self.inputs.shape[0]} inputs, {m}, {self.shape[0]} x {self.shape[1]} px, fit {self.meta['fit']}"
 
-# %% ../nbs/05_store.ipynb #7c30dc5b
+# %% ../nbs/05_store.ipynb #3e637251
 @patch
 def read(self:StoredSection,
          role:str, # 'inputs' or 'targets'
@@ -268,7 +268,7 @@ def overview(self:StoredSection,
     if role == 'targets' and self.targets is None: return self.read('targets')
     return self.group[f'{role}/overview'][:]
 
-# %% ../nbs/05_store.ipynb #3dd733c0
+# %% ../nbs/05_store.ipynb #5f59a260
 @patch
 def tissue(self:StoredSection)->np.ndarray: # (ceil(h/16), ceil(w/16)) bool
     "Which 16 px blocks of the section are tissue, from its inputs."
@@ -291,7 +291,7 @@ def on_pixels(self:StoredSection,
     y1 = self.shape[0] if y1 is None else y1
     return mask[np.arange(y0, y1)//OVERVIEW][:, np.arange(self.shape[1])//OVERVIEW]
 
-# %% ../nbs/05_store.ipynb #d32ed0ee
+# %% ../nbs/05_store.ipynb #404ddb38
 class Store:
     "Converted sections at `path`, by number or name; made by `convert`, opened by `open_store`."
     def __init__(self, path):
@@ -323,7 +323,7 @@ class Store:
     def __len__(self): return len(self.sections)
     def __repr__(self): return f"Store {self.path.name}: {len(self)} sections, {self.roles[0]} {len(self.input_names)} channels to {self.roles[1]} {len(self.panel)} markers"
 
-# %% ../nbs/05_store.ipynb #94ede4bf
+# %% ../nbs/05_store.ipynb #4ed39025
 def open_store(path, # folder written by `convert`
               )->Store: # with at least one complete section
     "Open a converted store; raises `InputError` if there is none, or none of its sections is complete."
@@ -335,7 +335,7 @@ def open_store(path, # folder written by `convert`
     if not len(store): raise InputError(f'the store {path} has no complete section: its conversion was interrupted; run convert again and it continues')
     return store
 
-# %% ../nbs/05_store.ipynb #a14b47de
+# %% ../nbs/05_store.ipynb #acea3896
 def _fingerprint(source):
     "Name, size and time of the files behind an image source."
     files = sorted({Path(p) for p in source.files})
@@ -354,18 +354,28 @@ def _root(path, sections, overwrite):
         if differ: raise InputError(f'{path} holds sections with other {" and ".join(differ)}: give another path, or overwrite=True to start anew')
     else: zarr.create_group(path, attributes=dict(stpt2imc=dict(mine, version=__version__)))
 
-# %% ../nbs/05_store.ipynb #e8cdb08b
-def _convert_section(section, path, fit, advance):
+# %% ../nbs/05_store.ipynb #13145a16
+def _frames(sections, path, fit):
+    "For every section: (height, width) it will have, and by which fit. A section without targets follows those with inputs of its size."
+    known = {}
+    for old in (Store(path) if (path/'zarr.json').exists() else ()):
+        if old.targets is not None: known[tuple(old.meta['input_shape'])] = old.shape, old.meta['fit']
+    for s in sections:
+        if s.targets is not None: known[s.inputs.shape[1:]] = s.targets.shape[1:], choose_fit(s.inputs.shape, s.targets.shape, fit, f'section {s.number}')
+    alone = lambda s: known.get(s.inputs.shape[1:], (s.inputs.shape[1:], 'same'))
+    return [(tuple(s.targets.shape[1:]), known[s.inputs.shape[1:]][1]) if s.targets is not None else alone(s) for s in sections]
+
+def _convert_section(section, path, frame, fit, advance):
     "Write one section under another name and rename it when it is complete."
-    frame = (section.inputs if section.targets is None else section.targets).shape[1:]
     part, final = path/f'.section_{section.number:03d}.partial', path/f'section_{section.number:03d}'
     if part.exists(): shutil.rmtree(part)
     group = zarr.create_group(part)
-    fitted = _Fitted(section.inputs, *frame, fit)
-    _write_image(group.create_group('inputs'), fitted.read, section.input_names, *frame, section.pixel_um, section.roles[0], advance)
+    um = section.pixel_um
+    if um and section.targets is None and fit == 'resize': um = um*section.inputs.shape[1]/frame[0]
+    _write_image(group.create_group('inputs'), _Fitted(section.inputs, *frame, fit).read, section.input_names, *frame, um, section.roles[0], advance)
     if section.targets is not None:
-        _write_image(group.create_group('targets'), lambda y0, y1: _whole_counts(section.targets.read(y0, y1)), section.panel.names, *frame, section.pixel_um, section.roles[1], advance)
-    group.attrs['stpt2imc'] = dict(number=section.number, name=str(section.name), pixel_um=section.pixel_um, fit=fit, version=__version__,
+        _write_image(group.create_group('targets'), lambda y0, y1: _whole_counts(section.targets.read(y0, y1)), section.panel.names, *frame, um, section.roles[1], advance)
+    group.attrs['stpt2imc'] = dict(number=section.number, name=str(section.name), pixel_um=um, fit=fit, input_shape=list(section.inputs.shape[1:]), version=__version__,
                                    inputs=_fingerprint(section.inputs), targets=_fingerprint(section.targets) if section.targets is not None else None)
     os.replace(part, final)
 
@@ -378,7 +388,7 @@ def _is_done(section, path, fit):
     raise InputError(f"section {section.number} is in {path} already, {'with fit ' + repr(meta['fit']) if same else 'made from other files (changed since?)'}: "
                      f"remove {final}, or convert with overwrite=True to start anew")
 
-# %% ../nbs/05_store.ipynb #4bb7f998
+# %% ../nbs/05_store.ipynb #9613bfa2
 def convert(sections:list, # from `find_sections`
             path, # folder of the store, usually '*.zarr'; made if it is not there
             fit:str|None=None, # 'origin' or 'resize' where inputs and targets differ in size
@@ -389,13 +399,13 @@ def convert(sections:list, # from `find_sections`
     sections, path = list(sections), Path(path)
     if not sections: raise InputError('nothing to convert: find_sections gave no sections')
     check_sections(sections)
-    fits = [choose_fit(s.inputs.shape, None if s.targets is None else s.targets.shape, fit, f'section {s.number}') for s in sections]
+    for s in sections: choose_fit(s.inputs.shape, None if s.targets is None else s.targets.shape, fit, f'section {s.number}')   # before anything is removed
     _root(path, sections, overwrite)
-    todo = [(s, f) for s, f in zip(sections, fits) if not _is_done(s, path, f)]
-    rows = sum(s.inputs.shape[1] if s.targets is None else 2*s.targets.shape[1] for s, _ in todo)
+    todo = [(s, *f) for s, f in zip(sections, _frames(sections, path, fit)) if not _is_done(s, path, f[1])]
+    rows = sum(s.inputs.shape[1] if s.targets is None else 2*s.targets.shape[1] for s, _, _ in todo)
     with tqdm(total=rows, desc='Converting', unit='row', disable=not progress or 'IN_TEST' in os.environ) as bar:
-        for section, f in todo:
+        for section, frame, f in todo:
             bar.set_postfix_str(f'section {section.number}')
-            _convert_section(section, path, f, bar.update)
+            _convert_section(section, path, frame, f, bar.update)
     if len(todo) < len(sections): log.info('%d of %d sections were complete in %s', len(sections)-len(todo), len(sections), path)
     return open_store(path)

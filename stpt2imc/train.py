@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MODELS', 'seed_everything', 'learner', 'unet_learner', 'ImputationModel', 'as_model', 'save_model', 'load_model']
 
-# %% ../nbs/15_train.ipynb #40268ed8
+# %% ../nbs/15_train.ipynb #a0c75a97
 import json, os, random, shutil
 import numpy as np
 import torch
@@ -27,13 +27,13 @@ from .scale import Scale, scale_from_dict
 from .unet import UNet
 from .loss import MSE
 
-# %% ../nbs/15_train.ipynb #640b6387
+# %% ../nbs/15_train.ipynb #35dccbc4
 def seed_everything(seed:int, # any number
                    ):
     "Seed Python, numpy and torch."
     random.seed(seed); np.random.seed(seed % 2**32); torch.manual_seed(seed)
 
-# %% ../nbs/15_train.ipynb #0222d4ae
+# %% ../nbs/15_train.ipynb #13158a85
 class _Plain(nn.Module):
     "Runs `model` on plain tensors, in the memory layout that its convolutions prefer, whatever kind of tensor the batch is."
     def __init__(self, model):
@@ -70,7 +70,7 @@ def unet_learner(dls, # from `chunk_dataloaders`
     seed_everything(seed)
     return learner(dls, UNet(len(dls.store.input_names), len(dls.store.panel), widths), loss, **kwargs)
 
-# %% ../nbs/15_train.ipynb #39ffa253
+# %% ../nbs/15_train.ipynb #83346a95
 MODELS = dict(UNet=UNet) # what `config.json` may name
 
 @dataclass
@@ -96,7 +96,7 @@ class ImputationModel:
         n = sum(p.numel() for p in self.module.parameters())/1e6
         return f"{self.config['model']} of {n:.2f} million parameters: {len(self.input_names)} channels to {len(self.panel)} markers, trained on sections {self.config['train_sections']}"
 
-# %% ../nbs/15_train.ipynb #4c462ba4
+# %% ../nbs/15_train.ipynb #181cb389
 @patch
 @torch.no_grad()
 def predict(self:ImputationModel,
@@ -111,17 +111,17 @@ def predict(self:ImputationModel,
     y = self.scales[1].decode(y.float())
     return y[0] if single else y
 
-# %% ../nbs/15_train.ipynb #f225f213
+# %% ../nbs/15_train.ipynb #ec829426
 def as_model(learn:Learner, # trained
             )->ImputationModel: # shares the learner's network
     "The model of a learner, ready to impute."
     dls, module = learn.dls, learn.model.model
     config = dict(format=1, version=__version__, model=type(module).__name__, arguments=module.config(), roles=list(dls.store.roles),
                   inputs=list(dls.store.input_names), targets=list(dls.store.meta['targets']), train_sections=dls.train_sections,
-                  split=repr(dls.split), size=dls.size, seed=dls.seed, store=dls.store.path.name, loss=type(learn.loss_func).__name__)
+                  split=repr(dls.split), size=dls.size, pixel_um=dls.store[dls.train_sections[0]].pixel_um, seed=dls.seed, store=dls.store.path.name, loss=type(learn.loss_func).__name__)
     return ImputationModel(module, dls.scales, list(dls.store.input_names), dls.store.panel, config)
 
-# %% ../nbs/15_train.ipynb #ba187f2f
+# %% ../nbs/15_train.ipynb #850746c5
 _CARD = """# {model}: {inputs} to {targets}
 
 Trained with stpt2imc {version} on sections {train_sections} of `{store}` (split {split}, windows of {size} px, seed {seed}).
@@ -150,7 +150,7 @@ def save_model(learn, # `Learner` or `ImputationModel`
     os.replace(part, path)
     return path
 
-# %% ../nbs/15_train.ipynb #40ee7975
+# %% ../nbs/15_train.ipynb #6d61504a
 def load_model(path, # folder written by `save_model`
                device='cpu', # where the network goes
               )->ImputationModel: # ready to impute
