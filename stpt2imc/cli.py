@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEMO_MARKERS', 'show_versions', 'demo', 'parser', 'main']
 
-# %% ../nbs/30_cli.ipynb #1f68a5f8
+# %% ../nbs/30_cli.ipynb #13c2f285
 import argparse, json, logging, math, os, platform, resource, sys, time
 from importlib import import_module, metadata
 from pathlib import Path
@@ -13,7 +13,7 @@ from threading import Thread
 from . import __version__
 from .grid import InputError
 
-# %% ../nbs/30_cli.ipynb #65c75c98
+# %% ../nbs/30_cli.ipynb #14a0f96d
 def show_versions()->dict: # name -> version
     "Versions of this library, of Python and of what it builds on, and the device that torch would use."
     found = dict(stpt2imc=__version__, python=platform.python_version(), platform=platform.platform())
@@ -24,7 +24,7 @@ def show_versions()->dict: # name -> version
     found['device'] = torch.cuda.get_device_name() if torch.cuda.is_available() else f'CPU, {torch.get_num_threads()} threads'
     return found
 
-# %% ../nbs/30_cli.ipynb #02962912
+# %% ../nbs/30_cli.ipynb #bfdfaf84
 _DEMO = dict(full=dict(epochs=6, widths=(24, 48, 96)), quick=dict(epochs=1, widths=(16, 32)))
 DEMO_MARKERS = ('PanCK', 'CD45', 'CollagenI')
 
@@ -51,7 +51,7 @@ def _demo_figures(out, learn, imputed, section, table):
     for name, figure in figures.items(): figure.savefig(folder/f'{name}.png')
     return sorted(f'{name}.png' for name in figures)
 
-# %% ../nbs/30_cli.ipynb #59b43550
+# %% ../nbs/30_cli.ipynb #66aa7a31
 def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
          quick:bool=False, # under a minute instead of under five, on two cores
          seed:int=0, # of the phantom and the training
@@ -67,6 +67,7 @@ def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
     phantom = Phantom(seed=seed, sections=4, height=size, width=size)
     phantom.write(out/'tumour')
     loading.join()
+    import torch
     from stpt2imc.data import HeldOutSections, chunk_dataloaders
     from stpt2imc.impute import impute
     from stpt2imc.score import score, summary, worst
@@ -75,7 +76,8 @@ def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
     print(check_sections(sections).to_string(index=False))
     store = convert(sections, out/'tumour.zarr', overwrite=True)
     dls = chunk_dataloaders(store, HeldOutSections([4], guard=0), bs=8, size=64, seed=seed)
-    learn = unet_learner(dls, widths=settings['widths'], seed=seed).to_fp16()
+    learn = unet_learner(dls, widths=settings['widths'], seed=seed)
+    if torch.cuda.is_available(): learn.to_fp16()
     learn.fit_one_cycle(settings['epochs'], 1e-2)
     imputed = impute(save_model(learn, out/'unet'), store[4], out/'section4_imputed.ome.zarr', overwrite=True)
     table = score(imputed, store[4], phantom=phantom)
@@ -93,7 +95,7 @@ def demo(out='stpt2imc_demo', # folder for everything; made if it is not there
 
 def _peak_memory_mb(): return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/(1024 if sys.platform != 'darwin' else 2**20), 1)
 
-# %% ../nbs/30_cli.ipynb #8b8a5ead
+# %% ../nbs/30_cli.ipynb #0bdc6fd7
 def _plain(value):
     "Numbers, paths and nan as JSON has them."
     if isinstance(value, dict): return {str(k): _plain(v) for k, v in value.items()}
@@ -108,7 +110,7 @@ def _write_json(path, value):
     try: part.write_text(json.dumps(_plain(value), indent=1)); part.replace(path)
     except OSError as e: raise InputError(f'cannot write {path}: {e.strerror}; choose another file') from None
 
-# %% ../nbs/30_cli.ipynb #523c7af0
+# %% ../nbs/30_cli.ipynb #7b4d6edd
 def _names(text): return [n.strip() for n in text.split(',') if n.strip()]
 def _number(text): return int(text) if text.lstrip('-').isdigit() else text
 
@@ -137,15 +139,17 @@ def _convert(args):
     print(*store, store, sep='\n')
     return dict(store=args.store, sections=store.numbers, inputs=store.input_names, targets=store.panel.names)
 
-# %% ../nbs/30_cli.ipynb #fa089b83
+# %% ../nbs/30_cli.ipynb #9c8b0d31
 def _train(args):
+    import torch
     from stpt2imc.data import HeldOutSections, chunk_dataloaders
     from stpt2imc.store import open_store
     from stpt2imc.train import save_model, unet_learner
     store = open_store(args.store)
     split = HeldOutSections([_number(n) for n in args.hold_out], args.guard) if args.hold_out else None
     dls = chunk_dataloaders(store, split, bs=args.bs, size=args.size, transforms=(args.input_transform, args.target_transform), seed=args.seed, num_workers=args.workers)
-    learn = unet_learner(dls, widths=tuple(args.widths), seed=args.seed).to_fp16()
+    learn = unet_learner(dls, widths=tuple(args.widths), seed=args.seed)
+    if torch.cuda.is_available(): learn.to_fp16()
     learn.fit_one_cycle(args.epochs, args.lr)
     folder = save_model(learn, args.model)
     losses = [[float(x) for x in v] for v in learn.recorder.values]
@@ -159,7 +163,7 @@ def _impute(args):
     print(f'{imputed}\nwritten to {args.out}; to look at it: napari --plugin napari-ome-zarr {args.out}')
     return dict(imputed=args.out, section=imputed.section, markers=imputed.panel.names, shape=list(imputed.shape))
 
-# %% ../nbs/30_cli.ipynb #92fe69fa
+# %% ../nbs/30_cli.ipynb #bc8cccb0
 def _score(args):
     from stpt2imc.impute import open_imputed
     from stpt2imc.score import score, summary, worst
@@ -196,7 +200,7 @@ def _run_demo(args):
     print(f"Everything is in {Path(args.out).resolve()}: figures/ (3 to 7 as in the report), scores.csv, summary.json, unet/, section4_imputed.ome.zarr")
     return result
 
-# %% ../nbs/30_cli.ipynb #6813b8bc
+# %% ../nbs/30_cli.ipynb #5ff38f4c
 def _add_finding(p):
     p.add_argument('folder', help='folder with S001_Z00.tif and SECTION_01*/TIF (the laboratory\'s layout), or with OME-TIFFs')
     p.add_argument('--inputs', type=_names, help='channels that are inputs, separated by commas; default: STPT')
@@ -240,7 +244,7 @@ def parser()->argparse.ArgumentParser: # with one subcommand per job
     p.add_argument('path', nargs='?', help='store, model or imputed section')
     return top
 
-# %% ../nbs/30_cli.ipynb #6c68fe4d
+# %% ../nbs/30_cli.ipynb #409fe9c9
 def main(argv=None, # list of arguments; None: those of the shell
         )->int: # exit status: 0 done, 2 wrong input, 130 interrupted
     "Entry point of the `stpt2imc` command."
