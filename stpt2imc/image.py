@@ -6,7 +6,7 @@
 __all__ = ['log', 'ImageSource', 'ChannelView', 'StackedImage', 'TiffImage', 'stem', 'FolderImage']
 
 # %% ../nbs/00b_image.ipynb #05a87eea
-import os, re, logging, struct, tempfile, threading, math, shutil
+import os, re, hashlib, logging, struct, tempfile, threading, math, shutil
 import numpy as np, tifffile
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fastcore.basics import patch
 from .grid import InputError
-from .panel import _few, _find_marker, _natural, missing_path, parse_marker
+from .panel import UrlPath, _few, _find_marker, _metal, _natural, as_path, channel_label, missing_path, parse_marker
 
 # %% ../nbs/00b_image.ipynb #b5f34dcb
 log = logging.getLogger('stpt2imc')
@@ -29,7 +29,8 @@ class ImageSource:
     shape:tuple[int,int,int] = (0, 0, 0) # channels, height, width
     dtype:np.dtype = np.dtype('uint16') # native byte order
     pixel_um:float|None = None # pixel size, um; None where the file does not say
-    path:Path|None = None # file or folder
+    path:Path|UrlPath|None = None # file or folder
+    notes:Sequence[str] = () # what a careful reader should know about these values
 
     def read(self,
              y0:int=0, # first row
@@ -74,13 +75,28 @@ def files(self:ImageSource)->list[Path]:
 def check(self:ImageSource):
     "Look at the files again; raises `InputError` if one has gone or has been cut short since it was opened."
     for f in self.files:
-        if not Path(f).exists(): raise InputError(missing_path(f))
+        if not as_path(f).exists(): raise InputError(missing_path(f))
 
 @patch
 def __repr__(self:ImageSource):
     c, h, w = self.shape
     size = f'{self.pixel_um:g} um/px' if self.pixel_um else 'pixel size unknown'
-    return f'{type(self).__name__} {Path(self.path).name if self.path else ""}: {c}x{h}x{w} {self.dtype}, {size}, {_few(self.names, 4)}'
+    return f'{type(self).__name__} {as_path(self.path).name if self.path else ""}: {c}x{h}x{w} {self.dtype}, {size}, {_few(self.names, 4)}'
+
+# %% ../nbs/00b_image.ipynb #8dcd34b5
+def _stamp(path:Path|UrlPath)->list: # [name, bytes, time, tag or digest]
+    "What tells one version of a file or folder from another."
+    try:
+        if not path.is_dir(): return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+        if isinstance(path, UrlPath): inside = sorted((k, o['size'] or 0, str({a: b for a, b in o.items() if a!='name'})) for k, o in path._ask('find', detail=True).items())
+        else: inside = sorted((str(Path(at)/f), (s := os.stat(Path(at)/f)).st_size, s.st_mtime_ns) for at, _, files in os.walk(path) for f in files)
+    except FileNotFoundError as e: raise InputError(missing_path(path)) from e
+    return [path.name, sum(o[1] for o in inside), hashlib.sha256(repr([o[1:] for o in inside]).encode()).hexdigest()[:16]]
+
+@patch
+def fingerprint(self:ImageSource)->list[list]: # one [name, bytes, time or tag] per file
+    "What tells these files from others, or from a later version of themselves, ready for JSON; raises `InputError` if one has gone."
+    return [_stamp(p) for p in sorted({as_path(f) for f in self.files})]
 
 # %% ../nbs/00b_image.ipynb #70dad6d1
 class ChannelView(ImageSource):
@@ -91,7 +107,7 @@ class ChannelView(ImageSource):
                 ):
         self.source, self.channels = source, [source.index(c) for c in channels]
         self.names, self.shape = [source.names[i] for i in self.channels], (len(self.channels), *source.shape[1:])
-        self.named, self.dtype, self.pixel_um, self.path = source.named, source.dtype, source.pixel_um, source.path
+        self.named, self.dtype, self.pixel_um, self.path, self.notes = source.named, source.dtype, source.pixel_um, source.path, source.notes
 
     @property
     def files(self)->list[Path]:
@@ -124,7 +140,7 @@ class StackedImage(ImageSource):
         self.counts = [s.shape[0] for s in sources]
         self.names = list(names) if names else [n for s in sources for n in s.names]
         self.shape, self.dtype = (sum(self.counts), *sources[0].shape[1:]), np.result_type(*[s.dtype for s in sources])
-        self.named, self.pixel_um = all(s.named for s in sources), _same_pixel(sources)
+        self.named, self.pixel_um, self.notes = all(s.named for s in sources), _same_pixel(sources), tuple(dict.fromkeys(n for s in sources for n in s.notes))
 
     @property
     def files(self)->list[Path]:
@@ -155,7 +171,7 @@ def _cut_short(path:Path, expected:int, actual:int)->InputError:
 def _walk_directories(path:Path)->int:
     "Number of directories (IFDs) in a TIFF, after checking that all of them lie inside the file (TIFF 6.0, section 2; BigTIFF)."
     size = path.stat().st_size
-    with open(path, 'rb') as f:
+    with path.open('rb') as f:
         head = f.read(16)
         if size==0: raise InputError(f'{path} is empty (0 bytes). Copy the file again from its source.')
         if size < 8: raise _cut_short(path, 8, size)
@@ -193,7 +209,8 @@ def _directory(f, path:Path, size:int, at:int, count_fmt:str, entry:int, offset_
 
 # %% ../nbs/00b_image.ipynb #a65cf2ec
 _MICRONS = {'µm': 1, 'μm': 1, 'um': 1, 'micron': 1, 'microns': 1, 'micrometer': 1, 'micrometre': 1, '\\u00b5m': 1, 'nm': 1e-3, 'mm': 1e3, 'cm': 1e4, 'm': 1e6,
-            'inch': 25400, 'in': 25400, 'å': 1e-4, 'pm': 1e-6}
+            'inch': 25400, 'in': 25400, 'å': 1e-4, 'pm': 1e-6,
+            'nanometer': 1e-3, 'millimeter': 1e3, 'centimeter': 1e4, 'meter': 1e6, 'angstrom': 1e-4, 'picometer': 1e-6}
 
 # %% ../nbs/00b_image.ipynb #4c813e31
 def _ome(xml:str, index:int)->tuple[list[str],bool,float|None]:
@@ -202,7 +219,8 @@ def _ome(xml:str, index:int)->tuple[list[str],bool,float|None]:
     pixels = next(e for e in images[min(index, len(images)-1)].iter() if e.tag.rpartition('}')[2]=='Pixels')
     names, named = [], True
     for i, c in enumerate(e for e in pixels if e.tag.rpartition('}')[2]=='Channel'):
-        name, samples = c.get('Name') or c.get('Fluor'), int(c.get('SamplesPerPixel') or 1)
+        fluor, samples = c.get('Fluor') or '', int(c.get('SamplesPerPixel') or 1)
+        name = channel_label(fluor if _metal(fluor) else None, c.get('Name')) or fluor # imctools keeps the metal apart
         named = named and bool(name)
         name = name or c.get('ID') or f'channel {i+1}'
         names += [name] if samples==1 else [f'{name} {s+1}' for s in range(samples)]
@@ -223,11 +241,11 @@ def _resolution_um(tif:tifffile.TiffFile, page:tifffile.TiffPage)->float|None:
 class TiffImage(ImageSource):
     "A TIFF, BigTIFF or OME-TIFF of any layout, read by bands."
     def __init__(self,
-                 path:str|Path, # the file
+                 path:str|Path|UrlPath, # the file
                  acquisition:int|None=None, # which image series, from 0, where the file holds several
                  cache_mb:float=512, # memory for decoded segments that the next band needs again; larger segments go to a scratch file
                 ):
-        self.path, self.acquisition, self.cache_bytes = Path(path), acquisition, int(cache_mb*2**20)
+        self.path, self.acquisition, self.cache_bytes = as_path(path), acquisition, int(cache_mb*2**20)
         self._forget()
         if not self.path.exists(): raise InputError(missing_path(self.path))
         _walk_directories(self.path)
@@ -248,7 +266,7 @@ class TiffImage(ImageSource):
 # %% ../nbs/00b_image.ipynb #afb04864
 @patch
 def _open(self:TiffImage)->tifffile.TiffFile:
-    try: return tifffile.TiffFile(self.path)
+    try: return tifffile.TiffFile(self.path) if isinstance(self.path, Path) else tifffile.TiffFile(self.path.open('rb'), name=self.path.name)
     except Exception as e: raise InputError(f'{self.path} cannot be read as TIFF ({e}). Copy the file again from its source.') from e
 
 @patch
@@ -314,7 +332,7 @@ def _locate(self:TiffImage, series:tifffile.TiffPageSeries):
         ends = [(self.path, start+n*size)]
     else:
         if len(pages)!=n or None in pages: raise InputError(f'{self.path}: {n} planes are described, {len([p for p in pages if p])} are there. Copy all of its files again.')
-        file = lambda p: Path(p.parent.filehandle.path)
+        file = lambda p: Path(p.parent.filehandle.path) if isinstance(self.path, Path) else self.path
         self.planes = [(file(p), int(p.dataoffsets[0]) if p.is_final else None) for p in pages]
         ends = [(file(p), max([o+b for o, b in zip(p.dataoffsets, p.databytecounts)] + [p.dataoffsets[0]+p.keyframe.nbytes if p.is_final else 0])) for p in pages]
     for p in pages:
@@ -325,11 +343,11 @@ def _locate(self:TiffImage, series:tifffile.TiffPageSeries):
         if not end: raise InputError(f'{f}: a page lists no pixel data; the writing program did not finish. Export or copy it again.')
 
 # %% ../nbs/00b_image.ipynb #9476158e
-def stem(path:str|Path, # a file or folder
+def stem(path:str|Path|UrlPath, # a file or folder
         )->str:
     "The name without suffix, and without '.ome': 'ROI008' for ROI008.ome.tiff."
-    name = Path(path).name
-    return re.sub(r'(\.ome)?\.(tiff?|zarr)$', '', name, flags=re.I) if re.search(r'\.(tiff?|zarr)$', name, re.I) else Path(path).stem
+    path = as_path(path)
+    return re.sub(r'(\.ome)?\.(tiff?|zarr)$', '', path.name, flags=re.I) if re.search(r'\.(tiff?|zarr)$', path.name, re.I) else path.stem
 
 # %% ../nbs/00b_image.ipynb #d272b675
 @patch(as_prop=True)
@@ -373,13 +391,20 @@ def _read(self:TiffImage, y0, y1, channels):
     return out
 
 # %% ../nbs/00b_image.ipynb #6433adef
+def _values(path:Path|UrlPath, dtype:np.dtype, start:int, n:int)->np.ndarray: # fewer than `n` where the file ends earlier
+    "`n` values of a file from byte `start` on; behind a URL, one request."
+    if isinstance(path, Path): return np.fromfile(path, dtype, n, offset=start)
+    data = path.read_range(start, start+n*dtype.itemsize)
+    return np.frombuffer(data, dtype, len(data)//dtype.itemsize)
+
+# %% ../nbs/00b_image.ipynb #2ac39e71
 @patch
 def _read_rows(self:TiffImage, page:int, places:list, y0:int, y1:int, out:np.ndarray):
     "Rows that lie uncompressed and in order in the file."
     (path, start), (_, h, w), item = self.planes[page], self.shape, self.dtype.itemsize
     per = 1 if self.separate else self.samples
     def _rows(first):
-        a = np.fromfile(path, self.file_dtype, (y1-y0)*w*per, offset=first+y0*w*per*item)
+        a = _values(path, self.file_dtype, first+y0*w*per*item, (y1-y0)*w*per)
         if a.size < (y1-y0)*w*per: raise _cut_short(path, first+y1*w*per*item, path.stat().st_size)
         return a.reshape(y1-y0, w, per)
     if not self.separate: a = _rows(start)
@@ -419,6 +444,7 @@ def close(self:TiffImage):
 def _segments(self:TiffImage, page:int, indices:Sequence[int])->list[np.ndarray]:
     "Decode some segments, each to (rows, columns, samples); several at a time where there are many."
     def _some(part):
+        if isinstance(self.planes[page][0], UrlPath): return [self._segment(page, i, None) for i in part]
         with open(self.planes[page][0], 'rb') as f: return [self._segment(page, i, f) for i in part]
     n = min(4, os.cpu_count() or 1, len(indices))
     if n < 2: return _some(indices)
@@ -427,10 +453,10 @@ def _segments(self:TiffImage, page:int, indices:Sequence[int])->list[np.ndarray]
 
 @patch
 def _segment(self:TiffImage, page:int, index:int, f)->np.ndarray:
-    "Decode one segment of the open file `f`."
+    "Decode one segment of the open file `f`; None: of a file behind a URL."
     d, path = self._decoder(page), self.planes[page][0]
-    f.seek(d.offsets[index])
-    data = f.read(d.counts[index])
+    if f is not None: f.seek(d.offsets[index])
+    data = f.read(d.counts[index]) if f is not None else path.read_range(d.offsets[index], d.offsets[index]+d.counts[index])
     if len(data) < d.counts[index]: raise _cut_short(path, d.offsets[index]+d.counts[index], path.stat().st_size)
     try: a, _, shape = d.decode(data or None, index, **d.tables)
     except Exception as e:
@@ -478,18 +504,18 @@ def _keep(self:TiffImage, page:int, segments:dict):
         elif used+a.nbytes <= self.cache_bytes: kept[i], used = a, used+a.nbytes
 
 # %% ../nbs/00b_image.ipynb #5ebcc482
-def _tiffs(folder:Path)->list[Path]:
+def _tiffs(folder:Path|UrlPath)->list:
     "TIFF files directly in `folder`, in natural order; hidden files (also the '._' twins that macOS writes) do not count."
-    return sorted((p for p in Path(folder).iterdir() if p.suffix.lower() in ('.tif', '.tiff') and not p.name.startswith('.') and p.is_file()), key=lambda p: _natural(p.name))
+    return sorted((p for p in as_path(folder).iterdir() if p.suffix.lower() in ('.tif', '.tiff') and not p.name.startswith('.') and p.is_file()), key=lambda p: _natural(p.name))
 
 # %% ../nbs/00b_image.ipynb #13374d8e
 class FolderImage(ImageSource):
     "A folder of single-channel TIFFs of one size, such as `SECTION_01*/TIF/`; the file names are the channel labels."
     def __init__(self,
-                 path:str|Path, # the folder
+                 path:str|Path|UrlPath, # the folder
                  cache_mb:float=512, # memory for decoded segments, shared by the files
                 ):
-        self.path, files = Path(path), _tiffs(path)
+        self.path, files = as_path(path), _tiffs(path)
         if not files: raise InputError(f'{self.path} holds no .tif or .tiff file. Point to the folder that holds the single-channel images.')
         self.sources = [TiffImage(f, cache_mb=cache_mb/len(files)) for f in files]
         for s in self.sources:
