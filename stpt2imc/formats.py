@@ -69,9 +69,9 @@ def _beside(path:Path|UrlPath, name:str)->Path|UrlPath|None:
         more = sorted(folder.glob(f'*_{name}')) if isinstance(folder, Path) else []
         if len(more)==1: return more[0]
 
-def _name_from_panel(source:ImageSource):
-    "Give an image without channel names those of the panel.csv that lies near it, if the numbers agree."
-    table, c = _beside(source.path, 'panel.csv'), source.shape[0]
+def _name_from_panel(source:ImageSource, path:Path|UrlPath):
+    "Give an image without channel names those of the panel.csv that lies near its file `path`, if the numbers agree."
+    table, c = _beside(path, 'panel.csv'), source.shape[0]
     if source.named or c==1 or table is None: return
     try: rows = panel_rows(table)
     except InputError as e: log.warning('%s has no channel names, and the panel near it cannot be used: %s', source.path, e); return
@@ -92,14 +92,16 @@ def _size_from_images(source:ImageSource):
 def _open_tiff(path:Path|UrlPath, acquisition:int|None)->TiffImage:
     "A TIFF, with the names and pixel size that steinbock keeps beside it."
     source = TiffImage(path, acquisition)
-    if not source.named: _name_from_panel(source); _size_from_images(source)
+    if not source.named: _name_from_panel(source, path); _size_from_images(source)
     return source
 
 def _tiff_series(path:Path|UrlPath)->list:
     "The image series of a TIFF, by number; [None] where there is one."
     source = TiffImage.__new__(TiffImage)
     source.path = path
-    with source._open() as f: n = len(f.series)
+    try:
+        with source._open() as f: n = len(f.series)
+    except Exception: n = 0 # said when it is opened
     return list(range(n)) if n > 1 else [None]
 
 for _s in ('.tif', '.tiff'): register_format(_s, _open_tiff, _tiff_series)
@@ -188,7 +190,7 @@ def _locate(self:McdImage, end:int, item:int):
 def _pixels(self:McdImage, n0:int, n1:int)->np.ndarray: # (n1-n0, 3+c): X, Y, Z and counts
     a = _values(_local(self.path), np.dtype('<f4'), self.start+n0*(self.shape[0]+3)*4, (n1-n0)*(self.shape[0]+3))
     if a.size < (n1-n0)*(self.shape[0]+3): raise _cut_short(self.path, self.start+n1*(self.shape[0]+3)*4, _local(self.path).stat().st_size)
-    return a.reshape(n1-n0, -1)
+    return a.reshape(n1-n0, self.shape[0]+3)
 
 @patch
 def _in_place(self:McdImage, a:np.ndarray, n0:int)->bool:
@@ -408,7 +410,7 @@ class ReportImage(ImageSource):
         self.names = [f'{n} Z{z:02d}' for z in (0, 1) for n in ('far red', 'red', 'green', 'blue')] if both else [f'channel {i+1}' for i in range(self.shape[0])]
         self.notes = ("rescaled to 0..255 and passed through a logarithm by the report's code: not counts, and they cannot be turned back into counts exactly",
                       '16 px were cut from each side of the original')
-        _name_from_panel(self)
+        _name_from_panel(self, self.chunks[0, 0])
         if not self.named and not both: self.notes = (*self.notes, 'the files do not name the channels, and their order may differ between sections; a panel.csv beside them can')
 
 # %% ../nbs/00c_formats.ipynb #e3303c13
@@ -426,6 +428,7 @@ def _survey(self:ReportImage)->dict[tuple[int,int],Path|UrlPath]:
 @patch
 def check(self:ReportImage):
     "Look at the files again; raises `InputError` naming those that have gone."
+    if not self.path.exists(): raise InputError(missing_path(self.path))
     self._survey()
 
 @patch

@@ -384,8 +384,10 @@ def _header(path, line:int, cells:Sequence[str])->list[str]:
 
 def _rows(path:Path|UrlPath)->list[tuple[int,dict]]: # (line, cells by column)
     "The rows of a manifest."
-    reader = csv.reader(io.StringIO(path.read_text(encoding='utf-8-sig'), newline=''))
-    lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells) and not cells[0].startswith('#')]
+    try:
+        reader = csv.reader(io.StringIO(path.read_text(encoding='utf-8-sig'), newline=''))
+        lines = [(reader.line_num, cells) for cells in reader if any(c.strip() for c in cells) and not cells[0].startswith('#')]
+    except (UnicodeDecodeError, csv.Error) as e: raise InputError(f'{path} cannot be read as a table ({e}). Save it as CSV in UTF-8.') from e
     if len(lines) < 2: raise InputError(f'{path} lists no section: a line with the columns {", ".join(_COLUMNS[:4])} and one line per section are needed.')
     names = _header(path, *lines[0])
     for line, cells in lines[1:]:
@@ -411,7 +413,7 @@ def _cell_image(path, line:int, row:dict, role:str, acquisition)->ImageSource|No
     which = row.get(f'{role}_acquisition') or row.get('acquisition') or acquisition
     which = int(which) if str(which).isdigit() else which
     try:
-        opened = [open_image(f, which if len(acquisitions(f)) > 1 or row.get(f'{role}_acquisition') else None) for f in files]
+        opened = [open_image(f, which if acquisitions(f) not in ([None], ['']) else None) for f in files]
         if len(opened)==1: return opened[0]
         return _stack_depths(dict(enumerate(opened))) if role=='inputs' else StackedImage(opened)
     except InputError as e: raise InputError(f'{path}, line {line}, column {role}: {e}') from e
@@ -555,7 +557,8 @@ def _scan(image:ImageSource, role:str, panel:Panel|None, bar:Callable)->tuple[li
         bar(a.nbytes)
     if fractional and top <= 1.5 and 'negative' not in problems:
         problems['rescaled'] = f'its values are fractions up to {top:.3g}: it looks rescaled, and counts are needed. Export it without normalisation'
-    return list(problems.values()), [f'{role} rounded to whole counts'] if fractional and not problems else []
+    what = 'numbers' if any('not counts' in n for n in image.notes) else 'counts'
+    return list(problems.values()), [f'{role} rounded to whole {what}'] if fractional and not problems else []
 
 # %% ../nbs/01_section.ipynb #3a12b346
 def _check_one(section:Section, bar:Callable)->tuple[list[str],list[str]]:
