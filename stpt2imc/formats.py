@@ -63,30 +63,26 @@ def acquisitions(path:str|Path|UrlPath, # a file or folder that `open_image` rea
 
 # %% ../nbs/00c_formats.ipynb #653f1bf8
 def _beside(path:Path|UrlPath, name:str)->Path|UrlPath|None:
-    "A table `name` in the folder of `path` or in the one above it; locally also with something before its name, such as 'steinbock_panel.csv'."
-    for folder in list(path.parents)[:2]:
-        if (folder/name).exists(): return folder/name
-        more = sorted(folder.glob(f'*_{name}')) if isinstance(folder, Path) else []
-        if len(more)==1: return more[0]
+    "A table `name`, or 'steinbock_' before it, in the folder of `path` or in the one above it."
+    return next((f/n for f in list(path.parents)[:2] for n in (name, f'steinbock_{name}') if (f/n).exists()), None)
 
 def _name_from_panel(source:ImageSource, path:Path|UrlPath):
     "Give an image without channel names those of the panel.csv that lies near its file `path`, if the numbers agree."
-    table, c = _beside(path, 'panel.csv'), source.shape[0]
-    if source.named or c==1 or table is None: return
+    c = source.shape[0]
+    if source.named or c==1 or (table := _beside(path, 'panel.csv')) is None: return
     try: rows = panel_rows(table)
     except InputError as e: log.warning('%s has no channel names, and the panel near it cannot be used: %s', source.path, e); return
-    if len(rows)==c: source.names, source.named = [m.label for m in rows], True
+    if len(rows)==c: source.names, source.named = [m.label for m in rows], True; log.info('%s: channel names from %s', path, table)
     elif source.dtype.kind=='f': source.notes = (*source.notes, f'{table.name} keeps {len(rows)} channels, the image has {c}: it does not name them')
 
 def _size_from_images(source:ImageSource):
     "Pixel size from the images.csv of steinbock, if it lists this file."
-    table = _beside(source.path, 'images.csv')
-    if source.pixel_um or table is None: return
-    with table.open('r', encoding='utf-8-sig') as f: rows = pd.read_csv(f)
-    if {'image', 'width_px', 'acquisition_width_um'} <= set(rows):
-        mine = rows[rows['image']==source.path.name]
-        um = float(mine.acquisition_width_um.iloc[0]/mine.width_px.iloc[0]) if len(mine)==1 else 0
-        source.pixel_um = um if .05 <= um <= 50 else None
+    if source.pixel_um or (table := _beside(source.path, 'images.csv')) is None: return
+    try:
+        with table.open('r', encoding='utf-8-sig') as f: mine = pd.read_csv(f).query('image==@source.path.name')
+        um = float(mine.acquisition_width_um.iloc[0])/float(mine.width_px.iloc[0])
+    except (ValueError, AttributeError, IndexError, ZeroDivisionError, pd.errors.UndefinedVariableError): return # not steinbock's, or not about this file
+    source.pixel_um = um if .05 <= um <= 50 else None
 
 # %% ../nbs/00c_formats.ipynb #a19bbb01
 def _open_tiff(path:Path|UrlPath, acquisition:int|None)->TiffImage:

@@ -96,7 +96,7 @@ def _stamp(path:Path|UrlPath)->list: # [name, bytes, time, tag or digest]
 @patch
 def fingerprint(self:ImageSource)->list[list]: # one [name, bytes, time or tag] per file
     "What tells these files from others, or from a later version of themselves, ready for JSON; raises `InputError` if one has gone."
-    return [_stamp(p) for p in sorted({as_path(f) for f in self.files})]
+    return [_stamp(p) for p in sorted({as_path(f) for f in self.files}, key=lambda p: (isinstance(p, UrlPath), p.parts))]
 
 # %% ../nbs/00b_image.ipynb #70dad6d1
 class ChannelView(ImageSource):

@@ -243,11 +243,44 @@ class UrlPath:
     def __truediv__(self, name): return self._at(f'{self.path.rstrip("/")}/{name}')
 
 # %% ../nbs/00a_panel.ipynb #077f65b1
-for _name, _get in dict(name=lambda self: self.path.rstrip('/').rpartition('/')[2], parts=lambda self: tuple(o for o in self.path.split('/') if o),
-                        suffix=lambda self: Path(self.name).suffix, stem=lambda self: Path(self.name).stem,
-                        parent=lambda self: self._at(self.path.rstrip('/').rpartition('/')[0]),
-                        parents=lambda self: [self._at('/'.join(self.path.split('/')[:-k])) for k in range(1, len(self.parts))]).items(): setattr(UrlPath, _name, property(_get))
+@patch(as_prop=True)
+def name(self:UrlPath)->str:
+    "The last part of the path."
+    return self.path.rstrip('/').rpartition('/')[2]
 
+@patch(as_prop=True)
+def parts(self:UrlPath)->tuple[str,...]:
+    "The parts of the path; the first may be a host or a bucket."
+    return tuple(o for o in self.path.split('/') if o)
+
+@patch(as_prop=True)
+def suffix(self:UrlPath)->str:
+    "What follows the last dot of the name, with the dot."
+    return Path(self.name).suffix
+
+@patch(as_prop=True)
+def stem(self:UrlPath)->str:
+    "The name without its suffix."
+    return Path(self.name).stem
+
+@patch(as_prop=True)
+def parent(self:UrlPath)->UrlPath:
+    "The folder that holds it."
+    return self._at(self.path.rstrip('/').rpartition('/')[0])
+
+@patch(as_prop=True)
+def parents(self:UrlPath)->list[UrlPath]:
+    "The folders above, the nearest first."
+    return [self._at('/'.join(self.path.split('/')[:-k])) for k in range(1, len(self.parts))]
+
+@patch
+def with_name(self:UrlPath,
+              name:str, # of the file beside it
+             )->UrlPath:
+    "The path with another last part."
+    return self.parent/name
+
+# %% ../nbs/00a_panel.ipynb #86d5372c
 @patch
 def _fs(self:UrlPath)->tuple:
     "(file system, path in it); fsspec keeps one connection per process."
@@ -260,7 +293,7 @@ def _ask(self:UrlPath, what:str, *args, **kwargs):
     fs, path = self._fs()
     return getattr(fs, what)(path, *args, **kwargs)
 
-# %% ../nbs/00a_panel.ipynb #c98712af
+# %% ../nbs/00a_panel.ipynb #b5cc0fb4
 @patch
 def exists(self:UrlPath)->bool:
     "Is there a file or folder, as far as can be seen from here?"
@@ -288,22 +321,6 @@ def glob(self:UrlPath,
     "What matches `pattern` below the folder."
     fs, path = self._fs()
     return sorted(self/o[len(path.rstrip('/'))+1:] for o in fs.glob(f'{path.rstrip("/")}/{pattern}'))
-
-
-@patch
-def walk(self:UrlPath): # yields (folder, [names of folders], [names of files]), as `os.walk` does
-    "Everything below the folder, from the top; folders removed from the list are left out."
-    inside = [(o['name'].rstrip('/').rpartition('/')[2], o.get('type')) for o in self._ask('ls', detail=True)]
-    folders = [n for n, kind in inside if kind=='directory']
-    yield self, folders, [n for n, kind in inside if kind!='directory']
-    for n in folders: yield from (self/n).walk()
-
-@patch
-def with_name(self:UrlPath,
-              name:str, # of the file beside it
-             )->UrlPath:
-    "The path with another last part."
-    return self.parent/name
 
 # %% ../nbs/00a_panel.ipynb #7ef9079c
 @patch
@@ -370,7 +387,9 @@ def panel_rows(path:str|Path|UrlPath, # a panel.csv with at least `channel` and 
     "The kept rows of a panel.csv of this library or of steinbock; raises `InputError` if a column is missing."
     path = as_path(path)
     if not path.exists(): raise InputError(missing_path(path))
-    with path.open('r', encoding='utf-8-sig') as f: table = pd.read_csv(f, dtype=str, keep_default_na=False)
+    try:
+        with path.open('r', encoding='utf-8-sig') as f: table = pd.read_csv(f, dtype=str, keep_default_na=False).fillna('')
+    except ValueError as e: raise InputError(f'{path} cannot be read as a table ({e}). Save it as CSV in UTF-8.') from e
     if absent := {'channel', 'name'} - set(table.columns):
         raise InputError(f'{path}: a panel needs the columns channel and name; {_few(sorted(absent))} missing, found {_few(table.columns)}.')
     markers = []

@@ -411,9 +411,11 @@ def _cell_image(path, line:int, row:dict, role:str, acquisition)->ImageSource|No
     if not (text := row.get(role)): return None
     files = [as_path(f) if isinstance(as_path(f), UrlPath) or Path(f).is_absolute() else path.parent/f for f in map(str.strip, text.split(';')) if f]
     which = row.get(f'{role}_acquisition') or row.get('acquisition') or acquisition
-    which = int(which) if str(which).isdigit() else which
+    def _open(f): # `acquisition` is for those that hold several
+        inside = acquisitions(f)
+        return open_image(f, None if inside in ([None], ['']) else next((o for o in inside if str(o)==str(which)), which))
     try:
-        opened = [open_image(f, which if acquisitions(f) not in ([None], ['']) else None) for f in files]
+        opened = [_open(f) for f in files]
         if len(opened)==1: return opened[0]
         return _stack_depths(dict(enumerate(opened))) if role=='inputs' else StackedImage(opened)
     except InputError as e: raise InputError(f'{path}, line {line}, column {role}: {e}') from e
