@@ -322,6 +322,15 @@ def glob(self:UrlPath,
     fs, path = self._fs()
     return sorted(self/o[len(path.rstrip('/'))+1:] for o in fs.glob(f'{path.rstrip("/")}/{pattern}'))
 
+# %% ../nbs/00a_panel.ipynb #6c244b61
+@patch
+def walk(self:UrlPath): # yields (folder, [names of folders], [names of files]), as `os.walk` does
+    "Everything below the folder, from the top; folders removed from the list are left out."
+    inside = [(o['name'].rstrip('/').rpartition('/')[2], o.get('type')) for o in self._ask('ls', detail=True)]
+    folders = [n for n, kind in inside if kind=='directory']
+    yield self, folders, [n for n, kind in inside if kind!='directory']
+    for n in folders: yield from (self/n).walk()
+
 # %% ../nbs/00a_panel.ipynb #7ef9079c
 @patch
 def open(self:UrlPath,
