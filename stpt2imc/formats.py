@@ -10,6 +10,7 @@ import re, logging, math, threading
 import fsspec, zarr
 import numpy as np, pandas as pd
 from collections.abc import Callable
+from itertools import count, takewhile
 from pathlib import Path
 from readimc import MCDFile, TXTFile
 from fastcore.basics import patch
@@ -274,6 +275,7 @@ def _images_in(group:zarr.Group, place:str='', depth:int=4)->list[str]:
     if 'multiscales' in ome: return [] if 'image-label' in ome else [place]
     if depth==0: return []
     inside = [n for n in group.group_keys() if not n.startswith('.') and n!='labels']
+    if not inside and 'bioformats2raw.layout' in {**group.attrs, **ome}: inside = list(takewhile(lambda n: n in group, map(str, count()))) # a web server lists nothing
     series = _ome_of(group['OME']).get('series') if 'OME' in inside else None
     return [o for n in series or sorted(inside, key=_natural) if n!='OME' for o in _images_in(group[n], f'{place}/{n}'.strip('/'), depth-1)]
 
@@ -288,6 +290,7 @@ class ZarrImage(ImageSource):
         if not self.path.exists(): raise InputError(missing_path(self.path))
         root = _open_zarr(self.path)
         self.place = self._choose(_images_in(root))
+        self.acquisition = self.place or None
         group = root[self.place] if self.place else root
         try: self._describe(_ome_of(group), group)
         except InputError: raise

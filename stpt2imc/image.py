@@ -96,7 +96,13 @@ def _stamp(path:Path|UrlPath)->list: # [name, bytes, time, tag or digest]
 @patch
 def fingerprint(self:ImageSource)->list[list]: # one [name, bytes, time or tag] per file
     "What tells these files from others, or from a later version of themselves, ready for JSON; raises `InputError` if one has gone."
-    return [_stamp(p) for p in sorted({as_path(f) for f in self.files}, key=lambda p: (isinstance(p, UrlPath), p.parts))]
+    marked = sorted(set(self._marked()), key=lambda o: (isinstance(o[0], UrlPath), o[0].parts, o[1]))
+    return [[name+k, *rest] for (p, k), (name, *rest) in zip(marked, (_stamp(p) for p, _ in marked))]
+
+@patch
+def _marked(self:ImageSource)->list[tuple]: # (file, '#' and the acquisition where the file holds several)
+    k = getattr(self, 'acquisition', None)
+    return [(as_path(f), '' if k is None else f'#{k}') for f in self.files]
 
 # %% ../nbs/00b_image.ipynb #70dad6d1
 class ChannelView(ImageSource):
@@ -117,6 +123,8 @@ class ChannelView(ImageSource):
     def check(self):
         "Look at the files again; raises `InputError` if one has gone or has been cut short."
         self.source.check()
+
+    def _marked(self): return [o for o in self.source._marked() if o[0] in self.files]
 
     def _read(self, y0, y1, channels): return self.source._read(y0, y1, [self.channels[i] for i in channels])
 
@@ -150,6 +158,8 @@ class StackedImage(ImageSource):
     def check(self):
         "Look at the files again; raises `InputError` if one has gone or has been cut short."
         for s in self.sources: s.check()
+
+    def _marked(self): return [o for s in self.sources for o in s._marked()]
 
 # %% ../nbs/00b_image.ipynb #6eb34090
 @patch

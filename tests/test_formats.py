@@ -242,6 +242,7 @@ def test_readimc_agrees(tmp_path):
         np.testing.assert_array_equal(np.concatenate([image.read(y, y+5) for y in range(0, 30, 5)], 1), whole)
         np.testing.assert_array_equal(image.read(), whole)
     assert 'stopped after 343 of 600 pixels' in open_image(path, 'stopped').notes[0]
+    assert [open_image(path, k).fingerprint()[0][0] for k in ('whole', 2)] == ['a.mcd#1', 'a.mcd#2']
     sections = find_sections(path, inputs=['Vimentin'], targets='rest')
     assert [s.number for s in sections] == [1, 2, 3, 4] and any('stopped after 343' in w for w in sections[1].warnings)
     with pytest.raises(InputError, match="no acquisition 'hole'.*Did you mean 'whole'"): open_image(path, 'hole')
@@ -261,6 +262,7 @@ def test_places_in_an_ome_zarr(tmp_path):
     write_zarr(tmp_path/'labels.zarr', a, place='labels/cells')
     assert acquisitions(tmp_path/'labels.zarr') == [''] and open_image(tmp_path/'labels.zarr').pixel_um == .5
     with pytest.raises(InputError, match='are not one section'): open_image(write_zarr(tmp_path/'t.zarr', a, 'tyx'))
+    assert [o[0] for o in open_image(tmp_path/'b.zarr', '0').fingerprint()] == ['0#0', 'zarr.json#0'] and open_image(tmp_path/'b.zarr', '1').fingerprint()[0][0] == '0#1'
     sections = find_sections(tmp_path/'labels.zarr', inputs=['Vimentin'], targets='rest')
     assert sections[0].panel.names == ['CD20', '191Ir']
 
