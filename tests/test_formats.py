@@ -394,3 +394,23 @@ def test_patterns_behind_a_url(tmp_path):
     assert [s.number for s in find_sections('memory://pattern/roi_*.ome.tif', inputs=['191Ir'], targets='rest')] == [2, 10]
     assert [s.number for s in find_sections('memory://pattern', inputs=['191Ir'], targets='rest')] == [2, 10]
     with pytest.raises(InputError, match='no file matches'): find_sections('memory://pattern/*.mcd')
+
+
+def bytes_read(f):
+    "How many bytes `f` asks the system for (what is mapped into memory does not count)."
+    rchar = lambda: int(Path('/proc/self/io').read_text().split()[1])
+    before = rchar(); f()
+    return rchar()-before
+
+
+@pytest.mark.skipif(not Path('/proc/self/io').exists(), reason='needs /proc/self/io')
+@pytest.mark.parametrize('how', [k for k in FORMATS if k not in ('shuffled', 'sharded')])
+def test_opening_reads_no_pixels_and_a_band_only_its_rows(tmp_path, how):
+    a = counts(3, 480, 300)
+    path = FORMATS[how](tmp_path, a)
+    size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob('*')))
+    open_image(path).read(0, 1) # imports
+    assert bytes_read(lambda: open_image(path)) < .12*size+30_000
+    image = open_image(path)
+    image.read(0, 1)
+    if how != 'txt': assert bytes_read(lambda: image.read(96, 144)) < .35*size # a tenth, and the heads of segments and chunk files
