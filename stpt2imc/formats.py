@@ -202,7 +202,7 @@ def _read(self:McdImage, y0, y1, channels):
     n0, n1 = (min(y*w, self.pixels) for y in (y0, y1))
     if self.raster:
         a = self._pixels(n0, n1)
-        if not (in_place := self._in_place(a, n0)): self.raster = False # an unusual order: leave it to readimc
+        self.raster = self._in_place(a, n0) # else an unusual order: leave it to readimc
     if not self.raster: return _ReadOnce._read(self, y0, y1, channels)
     out = np.zeros((len(channels), (y1-y0)*w), self.dtype)
     out[:, :n1-n0] = a[:, [c+3 for c in channels]].T
