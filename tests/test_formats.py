@@ -297,8 +297,13 @@ def test_a_table_of_sections(tmp_path):
         assert sections[0].input_names[3:5] == ['blue Z00', 'far red Z01']
         np.testing.assert_array_equal(sections[1].targets.read(), a+1)
         np.testing.assert_array_equal(sections[0].inputs.read(2, 9), np.concatenate([counts(4, 20, 18, seed=1+z)[:, 2:9] for z in (0, 1)]))
+    sections_here = find_sections(tmp_path)
     assert [s.number for s in find_sections(tmp_path, exclude=['flank'])] == [12] and find_sections(tmp_path, only=[3])[0].number == 3
     assert find_sections(tmp_path, inputs=['green Z01'], targets=['CD20'])[0].targets.shape == (1, 20, 18)
+    (tmp_path/'other.csv').write_text('section,stpt,imc,imc_acquisition\n3,stpt/n1_z*.tif,slide.mcd,right\n')
+    s = find_sections(tmp_path/'other.csv')[0]
+    assert (s.number, s.input_names) == (3, sections[0].input_names) and s.files[:2] == sections_here[0].files[:2]
+    np.testing.assert_array_equal(s.targets.read(), a+1)
     crossed = find_sections(tmp_path, inputs=['191Ir'], targets='rest')[0]
     assert (crossed.input_names, crossed.panel.names) == (['Ir191'], NAMES[:2])
     assert check_sections(sections).number.tolist() == [3, 12]
