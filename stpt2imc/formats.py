@@ -6,10 +6,11 @@
 __all__ = ['log', 'register_format', 'open_image', 'acquisitions', 'McdImage', 'TxtImage', 'ZarrImage', 'ReportImage']
 
 # %% ../nbs/00c_formats.ipynb #7c82d54a
-import re, logging, math, threading
+import re, logging, math, threading, warnings
 import fsspec, zarr
 import numpy as np, pandas as pd
 from collections.abc import Callable
+from itertools import count, takewhile
 from pathlib import Path
 from readimc import MCDFile, TXTFile
 from fastcore.basics import patch
@@ -201,7 +202,7 @@ def _read(self:McdImage, y0, y1, channels):
     n0, n1 = (min(y*w, self.pixels) for y in (y0, y1))
     if self.raster:
         a = self._pixels(n0, n1)
-        if not (in_place := self._in_place(a, n0)): self.raster = False # an unusual order: leave it to readimc
+        self.raster = self._in_place(a, n0) # else an unusual order: leave it to readimc
     if not self.raster: return _ReadOnce._read(self, y0, y1, channels)
     out = np.zeros((len(channels), (y1-y0)*w), self.dtype)
     out[:, :n1-n0] = a[:, [c+3 for c in channels]].T
@@ -273,7 +274,10 @@ def _images_in(group:zarr.Group, place:str='', depth:int=4)->list[str]:
     ome = _ome_of(group)
     if 'multiscales' in ome: return [] if 'image-label' in ome else [place]
     if depth==0: return []
-    inside = [n for n in group.group_keys() if not n.startswith('.') and n!='labels']
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # Zarr warns of other files between its groups
+        inside = [n for n in group.group_keys() if not n.startswith('.') and n!='labels']
+    if not inside and 'bioformats2raw.layout' in {**group.attrs, **ome}: inside = list(takewhile(lambda n: n in group, map(str, count()))) # a web server lists nothing
     series = _ome_of(group['OME']).get('series') if 'OME' in inside else None
     return [o for n in series or sorted(inside, key=_natural) if n!='OME' for o in _images_in(group[n], f'{place}/{n}'.strip('/'), depth-1)]
 
@@ -288,6 +292,7 @@ class ZarrImage(ImageSource):
         if not self.path.exists(): raise InputError(missing_path(self.path))
         root = _open_zarr(self.path)
         self.place = self._choose(_images_in(root))
+        self.acquisition = self.place or None
         group = root[self.place] if self.place else root
         try: self._describe(_ome_of(group), group)
         except InputError: raise

@@ -96,7 +96,13 @@ def _stamp(path:Path|UrlPath)->list: # [name, bytes, time, tag or digest]
 @patch
 def fingerprint(self:ImageSource)->list[list]: # one [name, bytes, time or tag] per file
     "What tells these files from others, or from a later version of themselves, ready for JSON; raises `InputError` if one has gone."
-    return [_stamp(p) for p in sorted({as_path(f) for f in self.files}, key=lambda p: (isinstance(p, UrlPath), p.parts))]
+    marked = sorted(set(self._marked()), key=lambda o: (isinstance(o[0], UrlPath), o[0].parts, o[1]))
+    return [[name+k, *rest] for (p, k), (name, *rest) in zip(marked, (_stamp(p) for p, _ in marked))]
+
+@patch
+def _marked(self:ImageSource)->list[tuple]: # (file, '#' and the acquisition where the file holds several)
+    k = getattr(self, 'acquisition', None)
+    return [(as_path(f), '' if k is None else f'#{k}') for f in self.files]
 
 # %% ../nbs/00b_image.ipynb #70dad6d1
 class ChannelView(ImageSource):
@@ -117,6 +123,8 @@ class ChannelView(ImageSource):
     def check(self):
         "Look at the files again; raises `InputError` if one has gone or has been cut short."
         self.source.check()
+
+    def _marked(self): return [o for o in self.source._marked() if o[0] in self.files]
 
     def _read(self, y0, y1, channels): return self.source._read(y0, y1, [self.channels[i] for i in channels])
 
@@ -150,6 +158,8 @@ class StackedImage(ImageSource):
     def check(self):
         "Look at the files again; raises `InputError` if one has gone or has been cut short."
         for s in self.sources: s.check()
+
+    def _marked(self): return [o for s in self.sources for o in s._marked()]
 
 # %% ../nbs/00b_image.ipynb #6eb34090
 @patch
@@ -509,6 +519,12 @@ def _tiffs(folder:Path|UrlPath)->list:
     return sorted((p for p in as_path(folder).iterdir() if p.suffix.lower() in ('.tif', '.tiff') and not p.name.startswith('.') and p.is_file()), key=lambda p: _natural(p.name))
 
 # %% ../nbs/00b_image.ipynb #13374d8e
+def _each(f:Callable, items:Sequence, path:Path|UrlPath)->list:
+    "`f` of every item; behind a URL several at a time, for there the waiting takes longest."
+    if isinstance(path, Path): return [f(o) for o in items]
+    with ThreadPoolExecutor(8) as pool: return list(pool.map(f, items))
+
+# %% ../nbs/00b_image.ipynb #29a82a1e
 class FolderImage(ImageSource):
     "A folder of single-channel TIFFs of one size, such as `SECTION_01*/TIF/`; the file names are the channel labels."
     def __init__(self,
@@ -517,7 +533,7 @@ class FolderImage(ImageSource):
                 ):
         self.path, files = as_path(path), _tiffs(path)
         if not files: raise InputError(f'{self.path} holds no .tif or .tiff file. Point to the folder that holds the single-channel images.')
-        self.sources = [TiffImage(f, cache_mb=cache_mb/len(files)) for f in files]
+        self.sources = _each(lambda f: TiffImage(f, cache_mb=cache_mb/len(files)), files, self.path)
         for s in self.sources:
             if s.shape[0]!=1: raise InputError(f'{s.path} has {s.shape[0]} channels; every file of such a folder must hold one. Open it by itself, or move it elsewhere.')
         (usual, n), = Counter(s.shape for s in self.sources).most_common(1)
@@ -537,5 +553,6 @@ class FolderImage(ImageSource):
 
     def _read(self, y0, y1, channels):
         out = np.empty((len(channels), y1-y0, self.shape[2]), self.dtype)
-        for i, c in enumerate(channels): out[i] = self.sources[c]._read(y0, y1, [0])[0]
+        def _one(i): out[i] = self.sources[channels[i]]._read(y0, y1, [0])[0]
+        _each(_one, range(len(channels)), self.path)
         return out

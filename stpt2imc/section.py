@@ -371,10 +371,11 @@ def _common(sections:Sequence[Section])->list[Section]:
 
 # %% ../nbs/01_section.ipynb #30c0e7d0
 _COLUMNS = ('number', 'name', 'inputs', 'targets', 'acquisition', 'inputs_acquisition', 'targets_acquisition')
+_ALIASES = dict(section='number', stpt='inputs', imc='targets', stpt_acquisition='inputs_acquisition', imc_acquisition='targets_acquisition')
 
 def _header(path, line:int, cells:Sequence[str])->list[str]:
     "The column names of a manifest; raises `InputError` for one that is missing or misspelt."
-    names = [c.strip().lower() for c in cells]
+    names = [_ALIASES.get(c.strip().lower(), c.strip().lower()) for c in cells]
     if len(names)==1 and ';' in names[0]: raise InputError(f'{path}, line {line}: separate the columns by commas; a semicolon stands between files of one cell.')
     if twice := [n for n in names if n and names.count(n) > 1]: raise InputError(f'{path}, line {line}: the column {twice[0]!r} is there twice.')
     for n in names:
@@ -410,6 +411,7 @@ def _cell_image(path, line:int, row:dict, role:str, acquisition)->ImageSource|No
     "The image of a cell of the manifest; several files are depths of inputs, or channels of targets."
     if not (text := row.get(role)): return None
     files = [as_path(f) if isinstance(as_path(f), UrlPath) or Path(f).is_absolute() else path.parent/f for f in map(str.strip, text.split(';')) if f]
+    files = [g for f in files for g in (_pattern(f) if '*' in str(f) and not f.exists() else [f])]
     which = row.get(f'{role}_acquisition') or row.get('acquisition') or acquisition
     def _open(f): # `acquisition` is for those that hold several
         inside = acquisitions(f)

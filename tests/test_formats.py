@@ -242,6 +242,7 @@ def test_readimc_agrees(tmp_path):
         np.testing.assert_array_equal(np.concatenate([image.read(y, y+5) for y in range(0, 30, 5)], 1), whole)
         np.testing.assert_array_equal(image.read(), whole)
     assert 'stopped after 343 of 600 pixels' in open_image(path, 'stopped').notes[0]
+    assert [open_image(path, k).fingerprint()[0][0] for k in ('whole', 2)] == ['a.mcd#1', 'a.mcd#2']
     sections = find_sections(path, inputs=['Vimentin'], targets='rest')
     assert [s.number for s in sections] == [1, 2, 3, 4] and any('stopped after 343' in w for w in sections[1].warnings)
     with pytest.raises(InputError, match="no acquisition 'hole'.*Did you mean 'whole'"): open_image(path, 'hole')
@@ -261,6 +262,7 @@ def test_places_in_an_ome_zarr(tmp_path):
     write_zarr(tmp_path/'labels.zarr', a, place='labels/cells')
     assert acquisitions(tmp_path/'labels.zarr') == [''] and open_image(tmp_path/'labels.zarr').pixel_um == .5
     with pytest.raises(InputError, match='are not one section'): open_image(write_zarr(tmp_path/'t.zarr', a, 'tyx'))
+    assert [o[0] for o in open_image(tmp_path/'b.zarr', '0').fingerprint()] == ['0#0', 'zarr.json#0'] and open_image(tmp_path/'b.zarr', '1').fingerprint()[0][0] == '0#1'
     sections = find_sections(tmp_path/'labels.zarr', inputs=['Vimentin'], targets='rest')
     assert sections[0].panel.names == ['CD20', '191Ir']
 
@@ -278,6 +280,11 @@ def test_our_own_store_and_imputed_images_are_images(tmp_path):
     np.testing.assert_array_equal(targets.read(30, 99), section.targets.read(30, 99))
     assert open_image(store.path/'section_001', 'targets').names == open_image(store.path/'section_001'/'targets').names == targets.names
     assert open_image(store.path, 'section_001/inputs').names == section.input_names
+    labels = [f'imputed: {n}' for n in section.panel.names]
+    write_zarr(tmp_path/'imputed.ome.zarr', section.targets.read().astype('float32'), labels=labels)
+    zarr.open_group(tmp_path/'imputed.ome.zarr').attrs['stpt2imc'] = dict(kind='imputed', format=1)
+    imputed = open_image(tmp_path/'imputed.ome.zarr')
+    assert imputed.names == labels and imputed.notes == ('these values are imputed, not measured',) and imputed.dtype == np.float32
 
 
 # ---------------------------------------------------------------- sections of any layout
@@ -295,8 +302,13 @@ def test_a_table_of_sections(tmp_path):
         assert sections[0].input_names[3:5] == ['blue Z00', 'far red Z01']
         np.testing.assert_array_equal(sections[1].targets.read(), a+1)
         np.testing.assert_array_equal(sections[0].inputs.read(2, 9), np.concatenate([counts(4, 20, 18, seed=1+z)[:, 2:9] for z in (0, 1)]))
+    sections_here = find_sections(tmp_path)
     assert [s.number for s in find_sections(tmp_path, exclude=['flank'])] == [12] and find_sections(tmp_path, only=[3])[0].number == 3
     assert find_sections(tmp_path, inputs=['green Z01'], targets=['CD20'])[0].targets.shape == (1, 20, 18)
+    (tmp_path/'other.csv').write_text('section,stpt,imc,imc_acquisition\n3,stpt/n1_z*.tif,slide.mcd,right\n')
+    s = find_sections(tmp_path/'other.csv')[0]
+    assert (s.number, s.input_names) == (3, sections[0].input_names) and s.files[:2] == sections_here[0].files[:2]
+    np.testing.assert_array_equal(s.targets.read(), a+1)
     crossed = find_sections(tmp_path, inputs=['191Ir'], targets='rest')[0]
     assert (crossed.input_names, crossed.panel.names) == (['Ir191'], NAMES[:2])
     assert check_sections(sections).number.tolist() == [3, 12]
@@ -392,3 +404,23 @@ def test_patterns_behind_a_url(tmp_path):
     assert [s.number for s in find_sections('memory://pattern/roi_*.ome.tif', inputs=['191Ir'], targets='rest')] == [2, 10]
     assert [s.number for s in find_sections('memory://pattern', inputs=['191Ir'], targets='rest')] == [2, 10]
     with pytest.raises(InputError, match='no file matches'): find_sections('memory://pattern/*.mcd')
+
+
+def bytes_read(f):
+    "How many bytes `f` asks the system for (what is mapped into memory does not count)."
+    rchar = lambda: int(Path('/proc/self/io').read_text().split()[1])
+    before = rchar(); f()
+    return rchar()-before
+
+
+@pytest.mark.skipif(not Path('/proc/self/io').exists(), reason='needs /proc/self/io')
+@pytest.mark.parametrize('how', [k for k in FORMATS if k not in ('shuffled', 'sharded')])
+def test_opening_reads_no_pixels_and_a_band_only_its_rows(tmp_path, how):
+    a = counts(3, 480, 300)
+    path = FORMATS[how](tmp_path, a)
+    size = sum(p.stat().st_size for p in ([path] if path.is_file() else path.rglob('*')))
+    open_image(path).read(0, 1) # imports
+    assert bytes_read(lambda: open_image(path)) < .12*size+30_000
+    image = open_image(path)
+    image.read(0, 1)
+    if how != 'txt': assert bytes_read(lambda: image.read(96, 144)) < .35*size # a tenth, and the heads of segments and chunk files
