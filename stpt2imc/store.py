@@ -446,12 +446,14 @@ def convert(sections:list, # from `find_sections`
         _root(place, sections)
         plans, done = _plans(sections, place, fit, steps)
         def _finish(plan):
-            _complete(plan)
-            if pyramid: _write_pyramid(place, plan.number, cores())
+            with _telling(f'section {plan.number}', place):
+                _complete(plan)
+                if pyramid: _write_pyramid(place, plan.number, cores())
         try: _convert_all(plans, workers, client, progress, _finish)
         except BrokenProcessPool as e: raise InputError(f'a process was ended from outside, perhaps for lack of memory: run convert again and it continues, with less than workers={workers}') from e
         for s in done:
-            if pyramid: _write_pyramid(place, s.number, cores())
+            if pyramid:
+                with _telling(f'section {s.number}, pyramid', place): _write_pyramid(place, s.number, cores())
             elif place.exists(f'.section_{s.number:03d}.partial/plan.json'): place.remove(f'.section_{s.number:03d}.partial')
     if done: log.info('%d of %d sections were complete in %s', len(done), len(sections), path)
     return open_store(path)

