@@ -79,18 +79,56 @@ class _Plan:
     meta:dict = field(default_factory=dict) # attributes of the section
 
     @property
-    def final(self): return f'section_{self.number:03d}'
-    @property
-    def part(self): return f'.{self.final}.partial'
-    @property
-    def data(self): return self.part+'/section' if self.place.local else self.final
-    @property
-    def strips(self): return range(-(-self.frame[0]//CHUNK))
+    def final(self)->str:
+        "Folder of the section when it is complete."
+        return f'section_{self.number:03d}'
 
-    def rows(self, i): return i*CHUNK, min((i+1)*CHUNK, self.frame[0])
-    def shard(self, role, i): return f'{self.data}/{role}/0/c/0/{i}/0'
-    def record(self, role, i): return f'{self.part}/records/{role}.{i:05d}'
-    def where(self, role, i): return 'section {}, {}, rows {} to {}'.format(self.number, role, *self.rows(i))
+    @property
+    def part(self)->str:
+        "Folder of what is known of it until then."
+        return f'.{self.final}.partial'
+
+    @property
+    def data(self)->str:
+        "Folder of its files until then; behind a URL, where nothing can be renamed, their final one."
+        return self.part+'/section' if self.place.local else self.final
+
+    @property
+    def strips(self)->range:
+        "The strips of each image, from 0."
+        return range(-(-self.frame[0]//CHUNK))
+
+# %% ../nbs/05_store.ipynb #9fc99832
+@patch
+def rows(self:_Plan,
+         i:int, # strip
+        )->tuple[int,int]: # first row, one past the last
+    "The rows of a strip."
+    return i*CHUNK, min((i+1)*CHUNK, self.frame[0])
+
+@patch
+def shard(self:_Plan,
+          role:str, # 'inputs' or 'targets'
+          i:int, # strip
+         )->str: # key
+    "The file of a strip."
+    return f'{self.data}/{role}/0/c/0/{i}/0'
+
+@patch
+def record(self:_Plan,
+           role:str, # 'inputs' or 'targets'
+           i:int, # strip
+          )->str: # key
+    "The file that says that a strip is whole."
+    return f'{self.part}/records/{role}.{i:05d}'
+
+@patch
+def where(self:_Plan,
+          role:str, # 'inputs' or 'targets'
+          i:int, # strip
+         )->str: # for messages
+    "A strip in words."
+    return 'section {}, {}, rows {} to {}'.format(self.number, role, *self.rows(i))
 
 # %% ../nbs/05_store.ipynb #732e3498
 def _stamps(section): return dict(inputs=section.inputs.fingerprint(), targets=section.targets.fingerprint() if section.targets is not None else None)
