@@ -11,15 +11,18 @@ import logging, os, random
 import numpy as np
 import torch
 from functools import partial
+from mmap import mmap
+from multiprocessing import SimpleQueue, get_start_method
 from multiprocessing.reduction import ForkingPickler
 from numcodecs import Blosc, blosc
 from pathlib import Path
 from plum import dispatch
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.torch_core import TensorBase, default_device, get_empty_df
+from fastai.torch_core import TensorBase, default_device, get_empty_df, to_device
 from fastai.vision.data import get_grid
 from fasttransform.transform import ItemTransform, Transform
 from torch.utils.data import get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from zarr.storage import LocalStore
 from fastcore.basics import chunked, patch
 from .grid import Chunk, ChunkGrid, InputError
@@ -55,6 +58,13 @@ class STPTImage(_Channels): "Input channels (STPT), (c, h, w): detector units, o
 class IMCImage(_Channels):
     "Target markers (IMC), (m, h, w): counts, or scaled."
     cmap = 'magma'
+
+# %% ../nbs/10_data.ipynb #1aaa7eb0
+def _unpacked(kind, dtype, image): return kind(image.view(dtype))
+def _packed(image): # torch cannot send uint16 tensors of a class of ours to another process: the same bytes go as plain int16
+    plain = image.as_subclass(torch.Tensor)
+    return _unpacked, (type(image), plain.dtype, plain.view(torch.int16) if plain.dtype == torch.uint16 else plain)
+for _kind in (STPTImage, IMCImage): ForkingPickler.register(_kind, _packed)
 
 # %% ../nbs/10_data.ipynb #358ae7d0
 class HeldOutSections:
@@ -217,25 +227,17 @@ class ChunkDataset:
         return window(chunk, self.size, *shape)
 
 # %% ../nbs/10_data.ipynb #d3103fca
-def _empty(shape): # uint16, in shared memory where this is a worker, as torch's own collation does
-    if get_worker_info() is None: return torch.empty(shape, dtype=torch.uint16)
-    return torch.empty(0, dtype=torch.uint16).set_(torch.UntypedStorage._new_shared(2*int(np.prod(shape))), 0, shape)
-
-def _unpacked(kind, dtype, image): return kind(image.view(dtype))
-def _packed(image): # torch sends no uint16 of a kind of its own between processes: the same bytes go as plain int16
-    plain = image.as_subclass(torch.Tensor)
-    return _unpacked, (type(image), plain.dtype, plain.view(torch.int16) if plain.dtype == torch.uint16 else plain)
-for _kind in (STPTImage, IMCImage): ForkingPickler.register(_kind, _packed)
+def _empty(*shape, dtype=np.uint16): return torch.from_numpy(np.empty(shape, dtype))
 
 @patch
 def batch(self:ChunkDataset,
           items, # indices into `windows`
+          into:tuple|None=None, # two tensors to fill, (at least b, c, size, size) uint16; None: new ones
          )->tuple[STPTImage,IMCImage]: # each (b, c, size, size) uint16
     "Several items at once; parts of a window beyond a small image mirror it."
-    places = [(self.windows[i][0], self._window(*self.windows[i])) for i in items]
-    both = []
+    places, both = [(self.windows[i][0], self._window(*self.windows[i])) for i in items], []
     for role, kind, names in ((0, STPTImage, self.store.input_names), (1, IMCImage, self.store.panel.names)):
-        images = _empty((len(places), len(names), self.size, self.size))
+        images = into[role][:len(places)] if into else _empty(len(places), len(names), self.size, self.size)
         for out, (n, (y0, y1, x0, x1)) in zip(images.numpy(), places):
             inside = out[:, :y1-y0, :x1-x0]
             if self.kept: inside[:] = self.kept[n][role][:, y0:y1, x0:x1]
@@ -247,6 +249,14 @@ def batch(self:ChunkDataset,
 
 # %% ../nbs/10_data.ipynb #13925963
 def _turn(image, k): return torch.rot90(image.flip(-1) if k > 3 else image, k % 4, (-2, -1))
+
+def _turn_all(images, draws):
+    if images.device.type == 'cpu': # one copy, by numpy's views
+        counts, out = images.as_subclass(torch.Tensor).numpy(), np.empty(images.shape, images.as_subclass(torch.Tensor).numpy().dtype)
+        for i, k in enumerate(draws): out[i] = np.rot90(counts[i, ..., ::-1] if k > 3 else counts[i], k % 4, (-2, -1))
+        return torch.from_numpy(out).as_subclass(type(images))
+    bits = images.view(torch.int16) if images.dtype == torch.uint16 else images # few devices can flip uint16
+    return torch.stack([_turn(i, k) for i, k in zip(bits, draws)]).view(images.dtype)
 
 class FlipTurn(ItemTransform):
     "One of the eight flips and quarter turns per pair, the same for input and target; training batches only."
@@ -260,10 +270,7 @@ class FlipTurn(ItemTransform):
                ): # the same, flipped and turned
         "Flip and turn each pair of the batch."
         draws = [self.random.randrange(8) for _ in pair[0]]
-        def _all(images): # moved as int16 bits: few devices can flip uint16
-            bits = images.view(torch.int16) if images.dtype == torch.uint16 else images
-            return torch.stack([_turn(i, k) for i, k in zip(bits, draws)]).view(images.dtype)
-        return tuple(_all(images) for images in pair)
+        return tuple(_turn_all(images, draws) for images in pair)
 
 class ScaleCounts(Transform):
     "Counts to scaled values, each kind of image by its scale; decodes back to counts."
@@ -313,14 +320,50 @@ def _on_tissue(store, windows, size, least):
 
 # %% ../nbs/10_data.ipynb #73d83d68
 class _ChunkLoader(TfmdDL):
-    "fastai's loader, reading batch by batch instead of item by item."
+    "fastai's loader, reading batch by batch into memory that is shared with the workers."
+    places = free = None
     def before_iter(self): self.dataset.epoch += 1
+    def get_idxs(self): self.order = super().get_idxs(); return self.order
+    def sample(self): return (k for i, k in enumerate(self.order) if i//self.bs % self.num_workers == self.offs)
 
     def wif(self): # in a worker, before it reads
         blosc.use_threads = False
         self.dataset.random = random.Random(f'{self.dataset.seed} {self.dataset.epoch} {get_worker_info().id}')
 
-    def create_batches(self, samples): return map(self.dataset.batch, chunked(samples, self.bs, self.drop_last))
+    def create_batches(self, samples):
+        for items in chunked(samples, self.bs, self.drop_last):
+            if self.places is None or get_worker_info() is None: yield self.dataset.batch(items)
+            else:
+                place = self.free.get()
+                self.dataset.batch(items, self.places[place])
+                yield place, len(items)
+
+# %% ../nbs/10_data.ipynb #f3e136ec
+@patch
+def _share(self:_ChunkLoader, number): # `number` places for a batch, which forked workers can write and this process can read
+    channels, pixels = [len(self.dataset.store.input_names), len(self.dataset.store.panel)], self.dataset.size**2
+    self.places, self.free = [], SimpleQueue()
+    for place in range(number):
+        memory = mmap(-1, 2*self.bs*sum(channels)*pixels)
+        whole = torch.frombuffer(memory, dtype=torch.uint16).split([self.bs*c*pixels for c in channels])
+        self.places.append([part.view(self.bs, c, self.dataset.size, self.dataset.size) for part, c in zip(whole, channels)])
+        self.free.put(place)
+
+@patch
+def __iter__(self:_ChunkLoader):
+    if self.fake_l.num_workers == 0 or get_start_method() != 'fork': yield from super(_ChunkLoader, self).__iter__(); return
+    self.randomize(); self.before_iter(); self.get_idxs()
+    self._share(2*self.fake_l.num_workers+1) # torch asks each worker for two batches ahead; one is being scaled
+    try:
+        for place, n in _MultiProcessingDataLoaderIter(self.fake_l):
+            shared = {part.data_ptr() for part in self.places[place]}
+            batch = tuple(kind(part[:n]) for kind, part in zip((STPTImage, IMCImage), self.places[place]))
+            batch = self.after_batch(to_device(batch, self.device) if self.device is not None else batch)
+            batch = tuple(x.clone() if x.data_ptr() in shared else x for x in batch) # nothing scaled it
+            self.free.put(place)
+            yield batch
+    finally: self.places = self.free = None
+    self.after_iter()
 
 # %% ../nbs/10_data.ipynb #538dd0d1
 def _check_scales(store, scales, held):

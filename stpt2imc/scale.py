@@ -67,7 +67,12 @@ class Scale:
         return [self._on_device[key][n] for n in names]
 
 # %% ../nbs/04_scale.ipynb #37680c4f
-def _as_float(x, copy=False): return x.to(torch.float32, copy=copy) if isinstance(x, torch.Tensor) else np.asarray(x).astype(np.float32)
+def _as_float(x, copy=False):
+    if not isinstance(x, torch.Tensor): return np.asarray(x).astype(np.float32)
+    if not copy or x.device.type != 'cpu': return x.to(torch.float32, copy=copy)
+    new = torch.from_numpy(np.empty(x.shape, np.float32)) # numpy asks for large pages: 1.8 ms instead of 8 for a pair of 256 px
+    return new.copy_(x.as_subclass(torch.Tensor)).as_subclass(type(x))
+
 def _functions(x): return torch if isinstance(x, torch.Tensor) else np
 
 # %% ../nbs/04_scale.ipynb #ecbd0a61
@@ -192,9 +197,10 @@ def encode(self:CountScale,
     unit, shift, clip = self._get(x, 'unit', 'shift', 'clip')
     f, x = _functions(x), _as_float(x, copy=True) # then in place: images are large
     x = np.clip(x, 0, clip, out=x) if f is np else x.clamp_(torch.zeros_like(clip), clip)
-    x /= self.cofactor
+    if self.cofactor != 1: x /= self.cofactor
     x = TRANSFORMS[self.transform][0](f, x)
-    x -= shift; x /= unit
+    if self.parameters['shift'].any(): x -= shift
+    x /= unit
     return x
 
 @patch
