@@ -359,7 +359,7 @@ def __iter__(self:_ChunkLoader):
             shared = {part.data_ptr() for part in self.places[place]}
             batch = tuple(kind(part[:n]) for kind, part in zip((STPTImage, IMCImage), self.places[place]))
             batch = self.after_batch(to_device(batch, self.device) if self.device is not None else batch)
-            batch = tuple(x.clone() if x.data_ptr() in shared else x for x in batch) # nothing scaled it
+            batch = tuple(_empty(*x.shape).copy_(x).as_subclass(type(x)) if x.data_ptr() in shared else x for x in batch) # nothing scaled it
             self.free.put(place)
             yield batch
     finally: self.places = self.free = None

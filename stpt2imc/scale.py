@@ -196,7 +196,7 @@ def encode(self:CountScale,
     "Counts to scaled values."
     unit, shift, clip = self._get(x, 'unit', 'shift', 'clip')
     f, x = _functions(x), _as_float(x, copy=True) # then in place: images are large
-    x = np.clip(x, 0, clip, out=x) if f is np else x.clamp_(torch.zeros_like(clip), clip)
+    x = np.clip(x, 0, clip, out=x) if f is np else x.clamp_(min=0).clamp_(max=clip)
     if self.cofactor != 1: x /= self.cofactor
     x = TRANSFORMS[self.transform][0](f, x)
     if self.parameters['shift'].any(): x -= shift
