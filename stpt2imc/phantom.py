@@ -10,7 +10,7 @@ import os, threading
 import numpy as np
 import tifffile
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
@@ -122,10 +122,24 @@ class Phantom:
     tile_gain:float = .04 # sd of the gain of a tile
     photons:float = 60. # photons that make 1000 detector units
     read_noise:float = 12. # sd, detector units
+    stpt_height:int|None = None # rows of the STPT canvas, px, before it is turned; None: as many as show the height
+    stpt_width:int|None = None # its columns, px, before it is turned; None: as many as show the width
+    stpt_scale:float = 1. # STPT px per IMC px
+    stpt_shift:tuple = (0., 0.) # where the STPT canvas begins in the IMC frame, IMC px (down, right)
+    stpt_turn:int = 0 # quarter turns counter-clockwise that bring the STPT file back upright
+    stpt_flip:bool = False # is it to be mirrored left-right after that?
 
     def __post_init__(self):
-        if self.sections < 1 or min(self.height, self.width) < 32:
-            raise InputError(f'a phantom needs at least 1 section of 32 x 32 px, not {self.sections} of {self.height} x {self.width}')
+        if self.sections < 1 or min(self.height, self.width, *self.stpt_shape) < 32:
+            raise InputError(f'a phantom needs at least 1 section of 32 x 32 px, not {self.sections} of {self.height} x {self.width} (STPT {self.stpt_shape[0]} x {self.stpt_shape[1]})')
+
+    @property
+    def stpt_shape(self)->tuple[int,int]:
+        "Height and width of the STPT canvas before it is turned, px."
+        return tuple(given or round(n*self.stpt_scale) for given, n in ((self.stpt_height, self.height), (self.stpt_width, self.width)))
+
+    @property
+    def _place(self): return 0., 0., self.height*self.pixel_um, self.width*self.pixel_um # um: corner of this grid; height and width that the tissue fills
 
     @property
     def panel(self)->Panel:
@@ -159,7 +173,7 @@ def regions(self:Phantom,
            )->dict[str,np.ndarray]: # each 0 to 1, but immune: -2 to 2
     "What each place of the volume is: tissue, nest, necrosis, lumen, wall, immune."
     f = lambda stream, wavelength: _waves(self.seed, stream, wavelength, z, y, x)
-    h, w = self.height*self.pixel_um, self.width*self.pixel_um
+    _, _, h, w = self._place
     rim = 1.08-np.sqrt(((y-h/2)/(h/2))**2+((x-w/2)/(w/2))**2)+.07*f(11, 160.)
     nest, vessel = f(12, 190.), np.abs(f(13, 260.))
     tissue = _smooth(rim/.02)
@@ -187,8 +201,9 @@ def region_image(self:Phantom,
                 )->dict[str,np.ndarray]: # each (y1-y0, width) float32
     "`Phantom.regions` on the pixels of one plane."
     y1 = self.height if y1 is None else y1
-    ys = np.arange(y0//step, y1//step+2)*step*self.pixel_um
-    xs = np.arange(self.width//step+2)*step*self.pixel_um
+    top, left, *_ = self._place
+    ys = np.arange(y0//step, y1//step+2)*step*self.pixel_um+top
+    xs = np.arange(self.width//step+2)*step*self.pixel_um+left
     coarse = self.regions(self._z(section, depth), ys[:, None], xs[None])
     return {k: _interpolate(np.broadcast_to(v, (len(ys), len(xs))), y0, y1, self.width, step) for k, v in coarse.items()}
 
@@ -214,8 +229,9 @@ def cells(self:Phantom,
          )->dict[str,np.ndarray]: # one entry per cell
     "The cells that the plane of a section cuts between two rows: position (px), half-axes (px), angle, type, class, hidden draws."
     y1, z, reach = self.height if y1 is None else y1, self._z(section, depth), 13.
+    top, left, *_ = self._place
     lattice = lambda lo, hi: np.arange(int(np.floor(lo/_SPACING))-1, int(np.ceil(hi/_SPACING))+2)
-    i = np.meshgrid(lattice(z-7, z+7), lattice(y0*self.pixel_um-reach, y1*self.pixel_um+reach), lattice(-reach, self.width*self.pixel_um+reach), indexing='ij')
+    i = np.meshgrid(lattice(z-7, z+7), lattice(y0*self.pixel_um-reach+top, y1*self.pixel_um+reach+top), lattice(left-reach, self.width*self.pixel_um+reach+left), indexing='ij')
     i = [a.ravel() for a in i]
     u = lambda stream: _uniform(self.seed, stream, *i)
     cz, cy, cx = (_SPACING*(a+.9*(u(s)-.5)) for s, a in enumerate(i, 1))
@@ -227,9 +243,10 @@ def cells(self:Phantom,
     size, angle = .85+.3*u(6), np.pi*u(7)*.5+_waves(self.seed, 15, 120., cz, cy, cx)
     axes = _AXES[kind]*size[:, None]
     cut = (np.abs(z-cz)/axes[:, 1])**2
-    keep = alive & (cut < .95) & (cy/self.pixel_um > y0-reach/self.pixel_um) & (cy/self.pixel_um < y1+reach/self.pixel_um)
+    row, col = (cy-top)/self.pixel_um, (cx-left)/self.pixel_um
+    keep = alive & (cut < .95) & (row > y0-reach/self.pixel_um) & (row < y1+reach/self.pixel_um)
     bright = np.exp(.3*_normal(u(8), u(9))-.045)
-    cell = dict(y=cy/self.pixel_um, x=cx/self.pixel_um, long=axes[:, 0]/self.pixel_um, short=axes[:, 1]/self.pixel_um, angle=angle, cut=cut, kind=kind,
+    cell = dict(y=row, x=col, long=axes[:, 0]/self.pixel_um, short=axes[:, 1]/self.pixel_um, angle=angle, cut=cut, kind=kind,
                 bright=bright, hypoxia=_smooth((_waves(self.seed, 16, 90., cz, cy, cx)-.3)/.4), shares=shares, site=np.stack(i, -1))
     return {k: v[keep] for k, v in cell.items()}
 
@@ -269,7 +286,8 @@ def structure(self:Phantom,
     nucleus = _smooth((np.append(_NUCLEUS[cells['kind']], 0)[owner]-first)/.12+.5)*inside
     border = np.append(cells['short'], 1)[owner]*(second-first)                  # about px from the nearest border
     membrane = np.exp(-(border/2.2)**2)*inside*(1-nucleus)
-    y, x = np.arange(y0, y1, dtype=np.float32)[:, None]*self.pixel_um, np.arange(self.width, dtype=np.float32)*self.pixel_um
+    top, left, *_ = self._place
+    y, x = np.arange(y0, y1, dtype=np.float32)[:, None]*self.pixel_um+np.float32(top), np.arange(self.width, dtype=np.float32)*self.pixel_um+np.float32(left)
     bend = r['immune']*5+r['nest']*4
     fibre = np.exp(-(np.sin(2*np.pi*(.8*y+.6*x)/16+bend)/.35)**2)+np.exp(-(np.sin(2*np.pi*(.9*y-.3*x)/23+1.7*bend)/.3)**2)
     stroma = r['tissue']*np.clip(1-r['nest']-r['wall']-r['necrosis'], 0, 1)*(1-.9*inside)
@@ -393,13 +411,7 @@ def _mosaic(self:Phantom, section, depth, y0, y1):
 
 # %% ../nbs/02_phantom.ipynb #63306991
 @patch
-def stpt(self:Phantom,
-         section:int, # section number
-         y0:int=0, # first row, px
-         y1:int|None=None, # one past the last row; None: to the end
-         depths:tuple=(0, 1), # optical depths wanted
-        )->np.ndarray: # (4*len(depths), y1-y0, width) uint16, detector units
-    "The measured STPT image: `STPT_CHANNELS` of the first depth, then of the second."
+def _upright(self:Phantom, section, y0, y1, depths): # STPT on the grid of this phantom
     y0, y1, a, b = self._aligned(y0, y1)
     channels = []
     for depth in depths:
@@ -411,22 +423,61 @@ def stpt(self:Phantom,
         channels += [self._noise(draw, c, section, 10*depth+i, a) for i, c in enumerate(light)]
     return np.clip(np.rint(np.stack(channels)), 0, 65535).astype(np.uint16)[:, y0-a:y1-a]
 
+# %% ../nbs/02_phantom.ipynb #258b5761
+@dataclass(frozen=True)
+class _Canvas(Phantom):
+    "The grid on which STPT sees the tissue of another phantom."
+    place:tuple = () # see `Phantom._place`
+
+    @property
+    def _place(self): return self.place
+
+@patch(as_prop=True)
+def _canvas(self:Phantom):
+    if self.stpt_shape == (self.height, self.width) and self.stpt_scale == 1 and tuple(self.stpt_shift) == (0, 0): return self
+    corner = (self.pixel_um*(t+.5/self.stpt_scale-.5) for t in self.stpt_shift) # of the centre of the first pixel
+    own = {f.name: getattr(self, f.name) for f in fields(Phantom) if not f.name.startswith('stpt_')}
+    return _Canvas(**own | dict(height=self.stpt_shape[0], width=self.stpt_shape[1], pixel_um=self.pixel_um/self.stpt_scale), place=(*corner, *self._place[2:]))
+
+@patch
+def _as_filed(self:Phantom, upright): # (..., h, w) of the canvas as a view in the orientation of the file
+    return np.rot90(upright[..., ::-1] if self.stpt_flip else upright, -self.stpt_turn, (-2, -1))
+
+# %% ../nbs/02_phantom.ipynb #e0998c59
+@patch
+def stpt(self:Phantom,
+         section:int, # section number
+         y0:int=0, # first row of the STPT image, px
+         y1:int|None=None, # one past the last row; None: to the end
+         depths:tuple=(0, 1), # optical depths wanted
+        )->np.ndarray: # (4*len(depths), y1-y0, width of STPT) uint16, detector units
+    "The measured STPT image: `STPT_CHANNELS` of the first depth, then of the second; placed as planted."
+    canvas, filed = self._canvas, self.stpt_shape[::-1] if self.stpt_turn%2 else self.stpt_shape
+    y1 = filed[0] if y1 is None else y1
+    if not 0 <= y0 < y1 <= filed[0]: raise InputError(f'rows {y0} to {y1} are not in an STPT image of {filed[0]} rows')
+    if self.stpt_turn%2: return self._as_filed(canvas._upright(section, 0, None, depths))[:, y0:y1] # rows are columns of the canvas: all of it is computed
+    a, b = (y0, y1) if self.stpt_turn%4 == 0 else (filed[0]-y1, filed[0]-y0)
+    return self._as_filed(canvas._upright(section, a, b, depths))
+
 # %% ../nbs/02_phantom.ipynb #6570d611
 @patch
 def _write_section(self:Phantom, folder, section, strip):
     imc = folder/f'SECTION_{section:02d}'/'TIF'
     imc.mkdir(parents=True, exist_ok=True)
-    resolution = dict(resolution=(1e4/self.pixel_um,)*2, resolutionunit='CENTIMETER')
+    canvas, resolution = self._canvas, lambda um: dict(resolution=(1e4/um,)*2, resolutionunit='CENTIMETER')
     files = [folder/f'S{section:03d}_Z{d:02d}.tif' for d in (0, 1)]+[imc/f'{m.label}.tif' for m in self.panel]
     parts = [f.with_suffix('.part') for f in files]
-    kinds = [dict(shape=(self.height, self.width, 4), photometric='minisblack', planarconfig='contig')]*2+[dict(shape=(self.height, self.width), photometric='minisblack')]*len(self.panel)
-    maps = [tifffile.memmap(p, dtype=np.uint16, metadata=None, **k, **resolution) for p, k in zip(parts, kinds)]
-    for y0 in range(0, self.height, strip):
-        y1 = min(y0+strip, self.height)
-        for depth in (1, 0): maps[depth][y0:y1] = np.moveaxis(self.stpt(section, y0, y1, (depth,)), 0, -1)
-        for file, counts in zip(maps[2:], self._imc_markers(section, y0, y1, range(len(_MARKERS)))): file[y0:y1] = counts
+    filed = self.stpt_shape[::-1] if self.stpt_turn%2 else self.stpt_shape
+    kinds = [dict(shape=(*filed, 4), photometric='minisblack', planarconfig='contig', **resolution(canvas.pixel_um))]*2
+    kinds += [dict(shape=(self.height, self.width), photometric='minisblack', **resolution(self.pixel_um))]*len(self.panel)
+    maps = [tifffile.memmap(p, dtype=np.uint16, metadata=None, **k) for p, k in zip(parts, kinds)]
+    upright = [np.rot90(np.moveaxis(m, -1, 0), self.stpt_turn, (1, 2))[..., ::-1 if self.stpt_flip else 1] for m in maps[:2]] # views: strips of the canvas, wherever they lie in the file
+    for y0 in range(0, max(self.height, canvas.height), strip):
+        y1, end = min(y0+strip, self.height), min(y0+strip, canvas.height)
+        for depth in (1, 0) if y0 < end else (): upright[depth][:, y0:end] = canvas._upright(section, y0, end, (depth,))
+        for file, counts in zip(maps[2:], self._imc_markers(section, y0, y1, range(len(_MARKERS))) if y0 < y1 else ()): file[y0:y1] = counts
     for m in maps: m.flush()
-    del maps
+    del maps, upright
     for part, file in zip(parts, files): os.replace(part, file)
 
 @patch
