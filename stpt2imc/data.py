@@ -27,7 +27,7 @@ from zarr.storage import LocalStore
 from fastcore.basics import chunked, patch
 from .grid import Chunk, ChunkGrid, InputError
 from .scale import CountScale, Scale
-from .store import OVERVIEW
+from .layout import OVERVIEW
 
 # %% ../nbs/10_data.ipynb #35bc19ac
 log = logging.getLogger('stpt2imc')
@@ -142,8 +142,8 @@ def assert_disjoint(train:list, # (section number, (y0, y1, x0, x1)) that train
 # %% ../nbs/10_data.ipynb #54b1c193
 def _valid(section):
     "Mask of the 16 px blocks of a section that were measured; None if all were."
-    mask = section.valid() if hasattr(section, 'valid') else None
-    return None if mask is None or mask.all() else mask
+    mask = section.valid()
+    return None if mask.all() else mask
 
 def _all_valid(mask, box): # (ceil(h/16), ceil(w/16)) bool; (y0, y1, x0, x1) px
     y0, y1, x0, x1 = box
