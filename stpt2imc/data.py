@@ -322,15 +322,28 @@ def _on_tissue(store, windows, size, least):
 class _ChunkLoader(TfmdDL):
     "fastai's loader, reading batch by batch into memory that is shared with the workers."
     places = free = None
-    def before_iter(self): self.dataset.epoch += 1
-    def get_idxs(self): self.order = super().get_idxs(); return self.order
-    def sample(self): return (k for i, k in enumerate(self.order) if i//self.bs % self.num_workers == self.offs)
+    def before_iter(self):
+        "Another epoch, with other moves."
+        self.dataset.epoch += 1
 
-    def wif(self): # in a worker, before it reads
+    def get_idxs(self):
+        "The order of an epoch."
+        self.order = super().get_idxs()
+        return self.order
+
+    def sample(self):
+        "What this worker is to read: every so many batches."
+        return (k for i, k in enumerate(self.order) if i//self.bs % self.num_workers == self.offs)
+
+    def wif(self):
+        "Make a worker ready to read."
         blosc.use_threads = False
         self.dataset.random = random.Random(f'{self.dataset.seed} {self.dataset.epoch} {get_worker_info().id}')
 
-    def create_batches(self, samples):
+    def create_batches(self,
+                       samples, # indices of windows
+                      ): # yields batches, or where they are
+        "Read batch by batch."
         for items in chunked(samples, self.bs, self.drop_last):
             if self.places is None or get_worker_info() is None: yield self.dataset.batch(items)
             else:
@@ -338,9 +351,10 @@ class _ChunkLoader(TfmdDL):
                 self.dataset.batch(items, self.places[place])
                 yield place, len(items)
 
-# %% ../nbs/10_data.ipynb #f3e136ec
+# %% ../nbs/10_data.ipynb #04d3691d
 @patch
-def _share(self:_ChunkLoader, number): # `number` places for a batch, which forked workers can write and this process can read
+def _share(self:_ChunkLoader, number):
+    "`number` places for a batch, which forked workers can write and this process can read."
     channels, pixels = [len(self.dataset.store.input_names), len(self.dataset.store.panel)], self.dataset.size**2
     self.places, self.free = [], SimpleQueue()
     for place in range(number):
@@ -351,6 +365,7 @@ def _share(self:_ChunkLoader, number): # `number` places for a batch, which fork
 
 @patch
 def __iter__(self:_ChunkLoader):
+    "An epoch of batches, scaled."
     if self.fake_l.num_workers == 0 or get_start_method() != 'fork': yield from super(_ChunkLoader, self).__iter__(); return
     self.randomize(); self.before_iter(); self.get_idxs()
     self._share(2*self.fake_l.num_workers+1) # torch asks each worker for two batches ahead; one is being scaled
