@@ -326,15 +326,6 @@ class _ChunkLoader(TfmdDL):
         "Another epoch, with other moves."
         self.dataset.epoch += 1
 
-    def get_idxs(self):
-        "The order of an epoch."
-        self.order = super().get_idxs()
-        return self.order
-
-    def sample(self):
-        "What this worker is to read: every so many batches."
-        return (k for i, k in enumerate(self.order) if i//self.bs % self.num_workers == self.offs)
-
     def wif(self):
         "Make a worker ready to read."
         blosc.use_threads = False
@@ -367,7 +358,8 @@ def _share(self:_ChunkLoader, number):
 def __iter__(self:_ChunkLoader):
     "An epoch of batches, scaled."
     if self.fake_l.num_workers == 0 or get_start_method() != 'fork': yield from super(_ChunkLoader, self).__iter__(); return
-    self.randomize(); self.before_iter(); self.get_idxs()
+    self.randomize(); self.before_iter()
+    self._DataLoader__idxs = self.get_idxs() # where fastai's own __iter__ keeps the order of an epoch
     self._share(2*self.fake_l.num_workers+1) # torch asks each worker for two batches ahead; one is being scaled
     try:
         for place, n in _MultiProcessingDataLoaderIter(self.fake_l):
