@@ -6,7 +6,7 @@
 __all__ = ['log', 'register_format', 'open_image', 'acquisitions', 'McdImage', 'TxtImage', 'ZarrImage', 'ReportImage']
 
 # %% ../nbs/00c_formats.ipynb #7c82d54a
-import re, logging, math, threading
+import re, logging, math, threading, warnings
 import fsspec, zarr
 import numpy as np, pandas as pd
 from collections.abc import Callable
@@ -274,7 +274,9 @@ def _images_in(group:zarr.Group, place:str='', depth:int=4)->list[str]:
     ome = _ome_of(group)
     if 'multiscales' in ome: return [] if 'image-label' in ome else [place]
     if depth==0: return []
-    inside = [n for n in group.group_keys() if not n.startswith('.') and n!='labels']
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore') # Zarr warns of other files between its groups
+        inside = [n for n in group.group_keys() if not n.startswith('.') and n!='labels']
     if not inside and 'bioformats2raw.layout' in {**group.attrs, **ome}: inside = list(takewhile(lambda n: n in group, map(str, count()))) # a web server lists nothing
     series = _ome_of(group['OME']).get('series') if 'OME' in inside else None
     return [o for n in series or sorted(inside, key=_natural) if n!='OME' for o in _images_in(group[n], f'{place}/{n}'.strip('/'), depth-1)]

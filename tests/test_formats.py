@@ -280,6 +280,11 @@ def test_our_own_store_and_imputed_images_are_images(tmp_path):
     np.testing.assert_array_equal(targets.read(30, 99), section.targets.read(30, 99))
     assert open_image(store.path/'section_001', 'targets').names == open_image(store.path/'section_001'/'targets').names == targets.names
     assert open_image(store.path, 'section_001/inputs').names == section.input_names
+    labels = [f'imputed: {n}' for n in section.panel.names]
+    write_zarr(tmp_path/'imputed.ome.zarr', section.targets.read().astype('float32'), labels=labels)
+    zarr.open_group(tmp_path/'imputed.ome.zarr').attrs['stpt2imc'] = dict(kind='imputed', format=1)
+    imputed = open_image(tmp_path/'imputed.ome.zarr')
+    assert imputed.names == labels and imputed.notes == ('these values are imputed, not measured',) and imputed.dtype == np.float32
 
 
 # ---------------------------------------------------------------- sections of any layout
