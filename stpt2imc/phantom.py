@@ -26,12 +26,12 @@ _LUM, _BAS, _FIB, _MYO, _END, _MAC, _DEN, _NEU, _CD4, _CD8, _BCE, _PLA = range(1
 _ALL, _TUM, _SPI, _PHA, _LYM = tuple(range(12)), (_LUM, _BAS), (_FIB, _MYO), (_MAC, _DEN), (_CD4, _CD8, _BCE, _PLA)
 _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switched on, log-sd between cells, {extracellular structure: counts}, background counts
     ('113In', 'HistoneH3',   'nucleus',   {_ALL: 12},                                1.,  .30, {}, .15),
-    ('115In', 'SMA',         'cytoplasm', {_MYO: 14},                                1.,  .30, {'wall': 12}, .15),
+    ('115In', 'SMA',         'cytoplasm', {_MYO: 14},                                1.,  .60, {'wall': 9}, .15),
     ('139La', 'CK5',         'cytoplasm', {_BAS: 14},                                1.,  .40, {}, .10),
     ('141Pr', 'PanCK',       'cytoplasm', {_LUM: 13, _BAS: 12},                      1.,  .20, {}, .10),
-    ('142Nd', 'CK19',        'cytoplasm', {_LUM: 12, _BAS: 3},                       1.,  .40, {}, .10),
-    ('143Nd', 'Vimentin',    'cytoplasm', {_SPI: 12, _END: 9, _PHA: 7, _LYM: 2},     1.,  .25, {}, .20),
-    ('144Nd', 'CD14',        'membrane',  {_MAC: 11, _DEN: 3},                       1.,  .45, {}, .10),
+    ('142Nd', 'CK19',        'cytoplasm', {_LUM: 12, _BAS: 2},                       1.,  .50, {}, .10),
+    ('143Nd', 'Vimentin',    'cytoplasm', {_SPI: 12, _END: 9, _PHA: 7, _LYM: 2},     1.,  .50, {}, .20),
+    ('144Nd', 'CD14',        'membrane',  {_MAC: 11, _DEN: 3},                       1.,  .60, {}, .10),
     ('145Nd', 'Twist',       'nucleus',   {_SPI: 10},                                .3,  .40, {}, .10),
     ('146Nd', 'CD16',        'membrane',  {_MAC: 10, _NEU: 6},                       .5,  .50, {}, .10),
     ('147Sm', 'CD163',       'cytoplasm', {_MAC: 12},                                .7,  .50, {}, .10),
@@ -40,7 +40,7 @@ _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switche
     ('150Nd', 'PDL1',        'membrane',  {_TUM: 10, _MAC: 8},                       .08, .50, {}, .10),
     ('151Eu', 'CD31',        'membrane',  {_END: 16},                                1.,  .30, {'wall': 6}, .15),
     ('152Sm', 'CD45',        'membrane',  {_PHA: 7, _NEU: 8, _LYM: 13},              1.,  .25, {}, .10),
-    ('153Eu', 'Ecadherin',   'membrane',  {_LUM: 15, _BAS: 11},                      1.,  .25, {}, .10),
+    ('153Eu', 'Ecadherin',   'membrane',  {_LUM: 15, _BAS: 11},                      1.,  .45, {}, .10),
     ('154Sm', 'CD11c',       'membrane',  {_DEN: 13, _MAC: 1},                       1.,  .40, {}, .10),
     ('155Gd', 'FoxP3',       'nucleus',   {_CD4: 11},                                .2,  .40, {}, .05),
     ('156Gd', 'CD4',         'membrane',  {_CD4: 13, _MAC: 1},                       1.,  .35, {}, .10),
@@ -51,7 +51,7 @@ _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switche
     ('162Dy', 'CD8a',        'membrane',  {_CD8: 14},                                1.,  .35, {}, .10),
     ('163Dy', 'Fibronectin', 'membrane',  {},                                        1.,  0.,  {'stroma': 4, 'collagen': 6}, .20),
     ('164Dy', 'CAIX',        'membrane',  {_TUM: 14},                        'hypoxia',   .40, {}, .10),
-    ('165Ho', 'BetaCatenin', 'membrane',  {_TUM: 11, (_END, *_SPI): 2},              1.,  .40, {}, .15),
+    ('165Ho', 'BetaCatenin', 'cytoplasm', {_TUM: 11, (_END, *_SPI): 2},              1.,  .35, {}, .15),
     ('166Er', 'VEGF',        'cell',      {},                                        1.,  0.,  {'factor': 8}, .10),
     ('167Er', 'GranzymeB',   'cytoplasm', {_CD8: 13},                                .15, .50, {}, .05),
     ('168Er', 'Ki67',        'nucleus',   {_TUM: 15, _LYM: 6},                       .2,  .40, {}, .05),
@@ -61,8 +61,8 @@ _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switche
     ('172Yb', 'pS6',         'cytoplasm', {_TUM: 11},                                .5,  .50, {}, .10),
     ('173Yb', 'HER2',        'cytoplasm', {_LUM: 12},                                .6,  .40, {}, .10),
     ('174Yb', 'HLADR',       'membrane',  {_DEN: 14, _MAC: 8, _BCE: 11},             1.,  .35, {}, .10),
-    ('175Lu', 'PDGFRb',      'cytoplasm', {_SPI: 10},                                1.,  .60, {'wall': 4}, .10),
-    ('176Yb', 'H3K27me3',    'nucleus',   {_ALL: 10},                                .6,  .60, {}, .10),
+    ('175Lu', 'PDGFRb',      'cytoplasm', {_SPI: 10},                                1.,  .75, {'wall': 4}, .10),
+    ('176Yb', 'H3K27me3',    'nucleus',   {_ALL: 10},                                .45, .60, {}, .10),
     ('191Ir', 'DNA1',        'nucleus',   {_ALL: 15},                                1.,  .15, {}, .15),
     ('193Ir', 'DNA2',        'nucleus',   {_ALL: 24},                                1.,  .15, {}, .20))
 _LEVEL = np.zeros((len(_MARKERS), len(CELL_TYPES)))
@@ -344,7 +344,7 @@ _REPORTER, _HARMONIC = (.15, 1., 0., 0.), (0., 0., .15, 1.)
 @patch
 def _light(self:Phantom, images, cells):
     of = lambda values: np.append(values, 0).astype(np.float32)[images['owner']]
-    body = images['cytoplasm']*(1-np.float32(.4)*images['membrane'])
+    body = images['cytoplasm']*(1-np.float32(.7)*images['membrane'])
     tumour = np.float32(self.reporter)*of(cells['bright']*(cells['cell_class'] == 0))*(1-np.float32(.35)*images['nucleus'])
     for c in range(4):
         light = of(_GLOW[cells['cell_class'], c])*body
@@ -479,5 +479,4 @@ def write(self:Phantom,
     with ThreadPoolExecutor(workers) as pool, tqdm(total=self.sections, desc='Phantom', unit='section', disable=not progress or 'IN_TEST' in os.environ) as bar:
         for done in as_completed([pool.submit(self._write_section, folder, n, strip, layout) for n in self.numbers]):
             done.result(); bar.update()
-    self.spillover_matrix.to_csv(folder/'spillover.csv')
     return folder

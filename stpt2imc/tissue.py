@@ -57,12 +57,12 @@ def smooth_step(t)->np.ndarray: # numbers or arrays; 0 below 0, 1 above 1
 CELL_TYPES = ('luminal tumour', 'basal tumour', 'fibroblast', 'myofibroblast', 'endothelial', 'macrophage', 'dendritic', 'neutrophil', 'CD4 T', 'CD8 T', 'B', 'plasma')
 CELL_CLASSES = ('tumour', 'spindle', 'endothelial', 'phagocyte', 'neutrophil', 'lymphocyte')
 CELL_CLASS = np.array([0, 0, 1, 1, 2, 3, 3, 4, 5, 5, 5, 5]) # what STPT can tell apart
-_AXES = np.array([[6.6, 5.6, 8.], [11., 3., 6.], [9., 2.8, 7.], [7.5, 6., 7.], [4.7, 4.4, 4.5], [4.1, 3.9, 4.]]) # half-axes of the classes, um
+_AXES = np.array([[7.2, 6.4, 9.], [11., 3., 7.], [9., 2.8, 8.5], [7.5, 6., 8.], [4.7, 4.4, 4.5], [4.1, 3.9, 4.]]) # half-axes of the classes, um
 _NUCLEUS = np.array([.62, .55, .6, .5, .62, .8]) # radius of the nucleus as a share of the cell's
-_REACH = np.array([9.2, 12.7]) # um: half the largest cell, through the plane and in it
+_REACH = np.array([10.4, 12.7]) # um: half the largest cell, through the plane and in it
 
 # %% ../nbs/01a_tissue.ipynb #3bd3b3c9
-_LATTICES = ((0, (13., 10.5, 10.5), slice(0, 4)), (1, (7.5, 7.5, 7.5), slice(4, 6))) # number, um between sites (z, y, x), classes that live there
+_LATTICES = ((0, (14., 11.5, 11.5), slice(0, 4)), (1, (7.5, 7.5, 7.5), slice(4, 6))) # number, um between sites (z, y, x), classes that live there
 _BASAL = .4, .345 # threshold on the mixture of field and chance that makes a tumour cell basal, and the share that are (measured below)
 
 # %% ../nbs/01a_tissue.ipynb #eef8b7d8
@@ -145,7 +145,7 @@ def region_image(self:Tissue,
 # %% ../nbs/01a_tissue.ipynb #11e59b34
 def _class_shares(r): # (n, 6): probability of a cell of each class at a site of the class's lattice
     stroma, immune = np.clip(1-r['nest']-r['wall']-r['necrosis'], 0, 1), smooth_step((r['immune']+.2)/1.6)
-    shares = [.82*r['nest'], stroma*(.55-.4*immune), .95*r['wall'], stroma*.14+.02*r['nest']+.1*r['necrosis'], stroma*.01+.2*r['necrosis'], stroma*(.03+.6*immune)+.025*r['nest']]
+    shares = [.9*r['nest'], stroma*(.55-.4*immune), .95*r['wall'], stroma*.14+.02*r['nest']+.1*r['necrosis'], stroma*.01+.2*r['necrosis'], stroma*(.03+.6*immune)+.025*r['nest']]
     return np.stack(shares, -1)*r['tissue'][..., None]
 
 def _type_shares(classes, r): # (n, 12): share of each type within the visible class
@@ -227,7 +227,7 @@ def _paint(cells, y0, y1, width):
 def _fibres(r, y, x, z): # 0 to 1.2
     bend = r['immune']*5+r['nest']*4
     wave = lambda a, b, c, length: (2*np.pi/length)*(a*y+b*x)+np.float32(2*np.pi/length*c*z)
-    return np.minimum(np.exp(-(np.sin(wave(.8, .6, .35, 16)+bend)/.35)**2)+np.exp(-(np.sin(wave(.9, -.3, -.3, 23)+1.7*bend)/.3)**2), 1.2)
+    return np.minimum(np.exp(-(np.sin(wave(.8, .6, .12, 16)+bend)/.35)**2)+np.exp(-(np.sin(wave(.9, -.3, -.12, 23)+1.7*bend)/.3)**2), 1.2)
 
 @patch
 def structure(self:Tissue,
