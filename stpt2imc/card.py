@@ -8,12 +8,12 @@ __all__ = ['log', 'VERDICTS', 'PREDICTABLE', 'PARTLY', 'share_shown', 'verdict',
            'ReportCard', 'report_card']
 
 # %% ../nbs/21a_card.ipynb #287cb8bd
-import base64, html, io, json, logging, re
+import base64, io, json, logging, re
 import matplotlib
 import numpy as np
 import pandas as pd
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -271,7 +271,7 @@ def _marker_table(measured, name, scale, seed):
         shown = np.max(seen, 0) if seen else shown
     out['verdict'] = [verdict(l, c, bool(np.nan_to_num(r) > k), s) for l, c, r, k, s in zip(out.share_low, top, out.r, controls, shown)]
     first = measured.methods[name]
-    out['ratio'] = first.plain.ratio()
+    out['ratio'], out['ratio_transformed'] = first.plain.ratio(), first.scales[measured.scales[0]].ratio()
     return out
 
 # %% ../nbs/21a_card.ipynb #5da50f20
@@ -285,8 +285,8 @@ def _doubts(measured, table, name, curves, seams, section, allow_training, scale
     for a, b in exchanged(correlate_rows(p, t), measured.ceiling(scale), list(table.marker)):
         warn.append(f'Exchanged markers: imputed {a} looks like measured {b}, and imputed {b} like measured {a}. Check the panel of model and section.')
     seen = table[table.ceiling >= .1]
-    away = np.abs(np.log2(np.clip(seen.ratio, 1e-3, 1e3)))
-    if len(seen) and (away.median() > np.log2(1.5)): warn.append(f'Not on the scale of the counts: imputed means are {seen.ratio.median():.3g} times the measured ones (median over markers). Was the prediction, or this section, scaled image by image? Scales belong to the training sections.')
+    away = np.median(np.log2(np.clip(seen[['ratio', 'ratio_transformed']], 1e-3, 1e3)), axis=0) if len(seen) else np.zeros(2)
+    if np.abs(away).min() > np.log2(1.5) and away[0]*away[1] > 0: warn.append(f'Not on the scale of the counts: imputed means are {seen.ratio.median():.3g} times the measured ones (median over markers). Was the prediction, or this section, scaled image by image? Scales belong to the training sections.')
     if seams > 1.5: warn.append(f'Seams: at the lines of the tile grid the imputed image jumps {seams:.1f} times as much as elsewhere. Impute with more overlap.')
     controls = {c: float(np.nanmedian(measured.methods[c].scales[scale].pearson())) for c in CONTROLS if c in measured.methods}
     for c, r in controls.items():
@@ -329,7 +329,7 @@ def report_card(imputed, # `Imputed`, array (m, h, w) of counts, object with `re
     name = imputed if isinstance(imputed, str) else 'model'
     if isinstance(imputed, str): imputed, baselines = None, tuple(dict.fromkeys((*baselines, imputed)))
     read = _readers(imputed, section, train, baselines, phantom, name)
-    measured = measure(read, section, train, boxes, (), transform, tuple(dict.fromkeys((*metrics, 'ceiling', 'spearman'))), strips, phantom)
+    measured = measure(read, section, train, boxes, (), transform, tuple(dict.fromkeys((*metrics, 'ceiling', 'spearman'))), strips, phantom, (name, 'ridge log1p'))
     return _make_card(measured, read, imputed, name, scale_name(side, section.pixel_um), side, allow_training, seed)
 
 # %% ../nbs/21a_card.ipynb #abbceb40
@@ -450,7 +450,7 @@ def html(self:ReportCard,
          pictures:bool=True, # with the picture pairs
         )->str: # a piece of HTML that stands alone
     "The card as HTML."
-    two, safe = lambda v: '&ndash;' if v is None or np.isnan(v) else f'{v:.2f}', html.escape
+    two, safe = lambda v: '&ndash;' if v is None or np.isnan(v) else f'{v:.2f}', escape
     def _row(r):
         image = f'<td><img alt="{safe(r.marker)}: measured left, imputed right" src="{_jpeg(self.pictures[r.marker])}"></td>' if pictures else ''
         cells = f'{two(r.cell_r)}, {two(r.cell_auroc)}' if 'cell_r' in self.table else '&ndash;'
@@ -474,7 +474,7 @@ def save(self:ReportCard,
     folder = Path(folder)
     if folder.is_file(): raise InputError(f'{folder} is a file: give a folder for the card')
     folder.mkdir(parents=True, exist_ok=True)
-    (folder/'card.html').write_text(f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(self.title)}</title></head><body>{self.html()}</body></html>', encoding='utf-8')
+    (folder/'card.html').write_text(f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(self.title)}</title></head><body>{self.html()}</body></html>', encoding='utf-8')
     self.table.to_csv(folder/'card.csv', index=False); self.scores.to_csv(folder/'scores.csv', index=False)
     self.figure.savefig(folder/'card.png')
     (folder/'card.json').write_text(json.dumps(self.to_dict(), indent=1), encoding='utf-8')

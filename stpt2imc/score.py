@@ -8,7 +8,7 @@ __all__ = ['log', 'TRANSFORMS', 'METRICS', 'Moments', 'SquaredError', 'Deviance'
            'score', 'summary', 'worst', 'over_seeds']
 
 # %% ../nbs/21_score.ipynb #414f7078
-import inspect, logging, os
+import inspect, logging, os, warnings
 import numpy as np
 import pandas as pd
 import torch
@@ -294,7 +294,9 @@ def ms_ssim(t:np.ndarray, # (m, h, w) truth, at least 176 px a side
             top:np.ndarray, # (m,) value that is white, the same for a whole cohort
            )->np.ndarray: # (m,)
     "Multi-scale structural similarity of every marker (Wang et al. 2003, by torchmetrics), values scaled to a fixed range and clipped."
-    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
+    with warnings.catch_warnings():                                                            # it warns about torch's own changes when it is imported
+        warnings.simplefilter('ignore')
+        from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
     ready = lambda a: torch.from_numpy(np.clip(a/top[:, None, None], 0, 1).astype(np.float32))[:, None]
     with torch.no_grad(): return similarity(ready(p), ready(t), data_range=1., reduction='none').numpy().reshape(-1)
 
@@ -333,6 +335,7 @@ def measure(read:dict, # name -> function of (y0, y1, x0, x1) giving counts (m, 
             metrics:tuple=(), # beyond the quick ones: of `METRICS`
             strips:int|None=None, # look at so many strips of 256 rows, evenly spread; None: all
             phantom=None, # gives `explained`, if 'mean' and 'oracle' are among the methods
+            similar:tuple|None=None, # methods whose MS-SSIM is taken, which is slow; None: all
            )->Measured: # everything that was collected
     "Walk a section once and collect what all scores are made of; memory does not grow with the section."
     m, um, mask, f, store = len(section.store.panel), section.pixel_um, _usable(section), TRANSFORMS[transform], section.store
@@ -358,7 +361,7 @@ def measure(read:dict, # name -> function of (y0, y1, x0, x1) giving counts (m, 
             _add_views(done[method], t, p, tile)
             if 'spearman' in metrics: _add_sample(done[method], p, tile, shares)
             if 'deviance' in metrics: done[method].deviance.add(t[1], p[1])
-            if window: done[method].ms_ssim.append(ms_ssim(*(f(i[tile.inner][(slice(None), *window)].astype(np.float32)) for i in (measured, np.maximum(image, 0))), top))
+            if window and (similar is None or method in similar): done[method].ms_ssim.append(ms_ssim(*(f(i[tile.inner][(slice(None), *window)].astype(np.float32)) for i in (measured, np.maximum(image, 0))), top))
         with ThreadPoolExecutor(2) as pool: list(pool.map(_add, read))
     return Measured(section, list(train), transform, tuple(metrics), list(names.values()), done, truth, _transformed_mean(store, train, transform), phantom)
 
