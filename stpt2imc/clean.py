@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'Step', 'step_from_dict', 'CleanedImage', 'ArrayImage', 'clean', 'HotPixels', 'read_spillover', 'spillover_for',
-           'nnls_pixels', 'Spillover']
+           'nnls_pixels', 'Spillover', 'dark_level', 'find_seams', 'seam_places', 'Shading', 'Stripes', 'MissingTiles']
 
 # %% ../nbs/04a_clean.ipynb #2788d3af
 import logging, math, base64, zlib
@@ -327,3 +327,556 @@ class Spillover(Step):
              )->np.ndarray: # (c, rows, w) float
         "The band with every count back in the channel of its metal."
         return nnls_pixels(np.asarray(self.share), band.reshape(len(band), -1)).reshape(band.shape).astype(band.dtype)
+
+# %% ../nbs/04a_clean.ipynb #c7340aa0
+_COARSE = 1300 # px: longer images are averaged in blocks before the fit
+
+def _shrunk(source:ImageSource, # any size
+           )->tuple[np.ndarray,int]: # ((c, h/k, w/k) float32, k)
+    "An image averaged in blocks of k x k px, read band by band; whole blocks only."
+    c, h, w = source.shape
+    k = max(-(-max(h, w)//_COARSE), 1)
+    out = np.empty((c, h//k, w//k), np.float32)
+    rows = max(2**22//(w*c*k), 1)
+    for a in range(0, h//k, rows):
+        b = min(a+rows, h//k)
+        band = source.read(a*k, b*k)
+        for i in range(c): out[i, a:b] = band[i, :, :w//k*k].reshape(b-a, k, w//k, k).mean((1, 3), dtype=np.float32)
+    return out, k
+
+# %% ../nbs/04a_clean.ipynb #bcde94ec
+def _otsu(values):
+    "The threshold between the two classes of a sample (Otsu 1979)."
+    v = np.sort(values); n = len(v); s = np.cumsum(v, dtype=np.float64)
+    m = np.arange(1, n); between = (s[:-1]/m-(s[-1]-s[:-1])/(n-m))**2*m*(n-m)
+    return v[int(between.argmax())]
+
+def dark_level(plane:np.ndarray, # (h, w) intensities
+              )->tuple[float,float]: # (level without light, threshold above which there is tissue)
+    "Where a channel's background lies, and its tissue: (0, threshold) where the image has no narrow dark background."
+    v = np.asarray(plane, np.float64).ravel()[::max(plane.size//200_000, 1)]
+    cut = np.expm1(_otsu(np.log1p(np.maximum(v, 0))))                    # of logarithms: tissue may be bright and dim
+    low, high = v[v <= cut], v[v > cut]
+    if not len(low) or not len(high): return 0., float(cut)
+    q = max(len(low)//4, 1); low = np.sort(low)
+    at = int((low[q-1:]-low[:len(low)-q+1]).argmin())                   # the shortest interval that holds a quarter: the peak of the background
+    level = float(np.median(low[at:at+q]))
+    narrow = low[at+q-1]-low[at] < .2*(np.median(high)-level) and level < .85*np.median(high) and len(low) > .01*len(v)
+    return (level, level+.2*float(np.median(high)-level)) if narrow else (0., .2*float(np.median(v)))
+
+# %% ../nbs/04a_clean.ipynb #f4ea4fc6
+def _log_steps(light, mask, axis):
+    "Step of the logarithm to the next pixel along `axis` (1 rows, 2 columns), NaN off the tissue; columns always last."
+    if axis==1: light, mask = light.swapaxes(1, 2), mask.swapaxes(1, 2)
+    l = np.log(np.where(mask, light, 1)).astype(np.float32)
+    return np.where(mask[..., 1:] & mask[..., :-1], np.diff(l, axis=-1), np.float32(np.nan))
+
+def _nanmedian(a, axis, least=1):
+    "Median over what is not NaN; NaN where fewer than `least` are there."
+    n = np.isfinite(a).sum(axis)
+    s = np.sort(a, axis=axis)                                            # NaN last
+    s = np.moveaxis(s, axis, 0)
+    pick = lambda i: np.take_along_axis(s, np.maximum(i, 0)[None], 0)[0]
+    return np.where(n >= max(least, 1), (pick((n-1)//2)+pick(n//2))/2, np.nan)
+
+def _seam_strength(steps, chunk=64):
+    "For each step position, the mean size of its median over chunks of rows and channels, above that of its surroundings, in units of scatter."
+    c, n, w = steps.shape
+    m = [_nanmedian(steps, 1, 24)] if n <= chunk else [_nanmedian(steps[:, a:a+chunk], 1, 24) for a in range(0, n, chunk)]
+    m = np.concatenate(m).astype(np.float64)                             # (chunks, w)
+    pooled = np.abs(_nanmedian(m, 0, 3)) if len(m) > 2 else np.full(w, np.nan)
+    count = np.isfinite(m).sum(0)
+    m[:, count < .3*count.max()] = np.nan                                # few rows there: the rim of the tissue
+    size = np.where(count > 0, np.nansum(np.abs(m), 0)/np.maximum(count, 1), np.nan)
+    size = np.where(np.isfinite(pooled), size+pooled, 2*size)
+    around = np.stack([np.roll(size, s) for s in range(-8, 9) if abs(s) > 2])
+    excess = size-_nanmedian(around, 0, 6)
+    scale = 1.4826*_nanmedian(np.abs(excess-_nanmedian(excess, 0)), 0)
+    return excess/max(float(scale), 1e-9) if np.isfinite(scale) else np.full(w, np.nan)
+
+# %% ../nbs/04a_clean.ipynb #d7c0b790
+def _low(a):
+    "The value that 70 of 100 values of each row exceed, NaN left out."
+    n = np.isfinite(a).sum(1)
+    return np.take_along_axis(np.sort(a, 1), np.maximum(np.ceil(.3*n).astype(int)-1, 0)[:, None], 1)[:, 0]
+
+def find_seams(strength:np.ndarray, # (w-1,) from the step positions of one axis; NaN where not known
+               low:float=12., # shortest period tried, px
+              )->tuple[float,float,float]: # (period, offset of the first seam, significance)
+    "The period and offset at which the columns stand out: seams lie at offset + i period; significance is in standard deviations over all that were tried."
+    s, n = np.where(np.isfinite(strength), strength, np.nan), len(strength)
+    wide = np.fmin(np.fmax(np.fmax(np.roll(s, 1), np.roll(s, -1)), s), 8)   # a seam may lie between two pixels; one that shouts counts once
+    wide[~np.isfinite(s)] = np.nan
+    best, scores = (0., 0., -np.inf), []
+    for period in np.arange(low, max(n/2.2, low+.5), .25 if n < 400 else .5):
+        offsets = np.arange(0, period, .5)
+        at = offsets[:, None]+period*np.arange(int(n/period)+1)
+        seam = np.rint(at-1).astype(int)
+        found = np.where((seam >= 0) & (seam < n), wide[np.clip(seam, 0, n-1)], np.nan)
+        n_seams = np.isfinite(found).sum(1)
+        score = np.where(n_seams >= 3, _low(found)*np.sqrt(n_seams), np.nan)
+        scores.append(np.max(score[np.isfinite(score)], initial=-np.inf))
+        if scores[-1] > best[2]+1e-9: best = (float(period), float(offsets[np.argmax(np.nan_to_num(score, nan=-np.inf))]), float(scores[-1]))
+    scores = np.array(scores)[np.isfinite(scores)]
+    if not len(scores): return 0., 0., 0.
+    spread = 1.4826*np.median(np.abs(scores-np.median(scores)))
+    period, offset = _refined(strength, *best[:2])
+    return period, offset, float((best[2]-np.median(scores))/max(spread, .2))
+
+def _centres(strength, near):
+    "Centre of weight and height of what stands out within 2 steps of the places `near`."
+    s = np.nan_to_num(np.clip(strength, 0, 1e3))
+    at = np.rint(near-1).astype(int)[:, None]+np.arange(-2, 3)
+    weight = np.where((at >= 0) & (at < len(s)), s[np.clip(at, 0, len(s)-1)], 0)
+    top = weight.max(1)
+    weight = np.where(weight >= top[:, None]/2, weight, 0)
+    return ((at+1)*weight).sum(1)/np.maximum(weight.sum(1), 1e-9), top
+
+def _refined(strength, period, offset):
+    "Period and offset from the centres of the seams that stand out; those off by more than 1.5 px from where the others put them do not count."
+    for _ in range(3):
+        i = np.arange(int((len(strength)-offset)/period)+1)
+        centre, top = _centres(strength, offset+period*i)
+        good = (top > 4) & (np.abs(centre-offset-period*i) < 1.5)
+        if good.sum() < 3: break
+        period, offset = np.polyfit(i[good], centre[good], 1)
+        offset %= period
+    return round(float(period), 2), round(float(offset), 2)
+
+# %% ../nbs/04a_clean.ipynb #b2a43956
+def seam_places(n:int, # length of the axis, px
+                period:float, # px
+                offset:float, # first seam, px
+                strength:np.ndarray|None=None, # from the step positions; None: the seams lie exactly on the grid
+               )->np.ndarray: # from at or before the first pixel to behind the last
+    "Where the seams of an axis lie, px; resampled mosaics have them up to a pixel off the grid, which is measured where a seam stands out."
+    out = offset+period*np.arange(math.floor((.5-offset)/period), math.ceil((n-.5-offset)/period)+1)
+    if strength is None: return np.rint(out)                             # a seam lies between two pixels; if it is blended, its spread says so
+    centre, top = _centres(strength, out)
+    return np.rint(np.where((top > 4) & (np.abs(centre-out) < 1.5), centre, out))
+
+# %% ../nbs/04a_clean.ipynb #ca64cbfb
+def _place(at, seams):
+    "Number of the tile that holds each place, and where in it, from 0 to 1."
+    i = np.clip(np.searchsorted(seams, at, side='right')-1, 0, len(seams)-2)
+    return i, (at-seams[i])/(seams[i+1]-seams[i])
+
+def _by_phase(steps, seams):
+    "Median step of each channel, and of all, at each place within the tile, and the number of pixels behind each: (c+1, bins)."
+    bins = int(round(np.median(np.diff(seams))))
+    tile, t = _place(np.arange(1., steps.shape[2]+1), seams)
+    width = np.diff(seams)[tile]
+    away = np.where(t < .5, t, t-1)*width                                # px from the nearest seam: what happens there does not stretch
+    place = np.where(np.abs(away) < bins/4, np.rint(away), np.rint(t*bins)).astype(int) % bins
+    out, count = np.full((len(steps)+1, bins), np.nan), np.zeros((len(steps)+1, bins))
+    for b in range(bins):
+        part = steps[:, :, place==b].reshape(len(steps), -1)
+        part = part[:, ::max(part.size//2_000_000, 1)]
+        out[:-1, b], out[-1, b] = _nanmedian(part, 1), _nanmedian(part.ravel(), 0)
+        count[:-1, b] = np.isfinite(part).sum(1); count[-1, b] = count[:-1, b].sum()
+    return np.nan_to_num(out), count
+
+def _profile(steps, rows, seams, q, count, reach):
+    "(c, 4): jump and 3 coefficients of the slope within the tile for each channel; each as far as the tiles agree on it, and channels with little tissue lean on all."
+    bins = q.shape[1]
+    away = (np.arange(bins)+bins//2) % bins-bins//2                      # bins from the seam
+    inside, z = np.abs(away) > reach, 2*np.arange(bins)/bins-1
+    basis = np.stack([np.ones(bins), z, z**2-1/3, z**3-.6*z], 1)         # all but the first add up to about nothing over a tile
+    def numbers(q, count):
+        w = np.sqrt(count*inside)
+        fit = np.linalg.lstsq(basis*w[:, None], q*w, rcond=None)[0]
+        return np.r_[(q-basis@fit)[~inside].sum(), fit[1:]*bins]
+    whole = np.stack([numbers(*v) for v in zip(q, count)])
+    parts = [_by_phase(steps[:, rows==r], seams) for r in range(rows.max()+1)]
+    parts = np.stack([[numbers(*v) for v in zip(*p)] for p in parts if p[1][-1].min() > 50] or [whole])   # (rows of tiles, c+1, 4)
+    doubt = parts.var(0, ddof=1)/len(parts) if len(parts) > 1 else whole**2
+    trust = np.clip(1-np.array([.5, 4, 4, 4])*doubt/np.maximum(whole**2, 1e-12), 0, 1) # of the slopes nothing below two standard errors
+    whole = whole*trust
+    own = np.median(count[:-1], 1)[:, None]
+    return (own*whole[:-1]+2000*whole[-1])/(own+2000)
+
+# %% ../nbs/04a_clean.ipynb #913f47c2
+def _spread(q, most):
+    "How a jump spreads over the steps around the seam: shares that add up to 1, and how far they reach."
+    bins, q = len(q), q-np.median(q)
+    away = (np.arange(bins)+bins//2) % bins-bins//2
+    most = min(most, (bins-4)//4)
+    noise = 1.4826*np.median(np.abs(q[np.abs(away) > most])) if most > 0 else 0.
+    peak = max((-1, 0, 1), key=lambda a: abs(q[a]))
+    if most < 1 or abs(q[peak]) < 5*noise: return np.ones(1)
+    share, reach = q/q[peak], 0
+    while reach < most and max(share[(reach+1) % bins], share[-reach-1]) > .3: reach += 1
+    shape = share[np.arange(-reach-1, reach+2)]                          # resampled mosaics overshoot beside the seam
+    return shape/shape.sum()
+
+def _spreads(steps, seams, common):
+    "The spread of each seam: its own where its jump stands out, else the `common` one; (seams, shares)."
+    out, reach = np.tile(common, (len(seams), 1)), len(common)//2
+    if not reach: return out
+    for i, seam in enumerate(seams):
+        near = int(round(seam))-1+np.arange(-reach-3, reach+4)
+        if near[0] < 0 or near[-1] >= steps.shape[2]: continue
+        part = steps[:, :, near].reshape(-1, len(near))
+        m, n = _nanmedian(part[::max(len(part)//200_000, 1)], 0, 300), np.isfinite(part).sum(0).min()
+        if n < 1000 or not np.isfinite(m).all(): continue
+        jump = m[3:-3]-np.r_[m[:3], m[-3:]].mean()
+        if abs(jump.sum()) > max(.5*np.abs(jump).sum(), .02): out[i] = jump/jump.sum()
+    return out
+
+def _gains(jumps, counts, chance):
+    "Gain and slopes (down, across) of every tile, (3, tiles down, tiles across): least squares, held towards 0 as far as jumps of that size occur by chance, in the midst of tiles."
+    size = lambda o: 1.4826*float(np.median(np.abs(np.concatenate([v.ravel() for v in o])))) if sum(v.size for v in o) else 0.
+    seen = [j[n > 30] for j, n in zip(jumps, counts)]
+    doubt = max(.3*size(chance), 1e-3)
+    level = size(seen)/math.sqrt(2)
+    if not level: return np.zeros((3, len(jumps[0])+1, len(jumps[1])+1))
+    (ny, nx), n = (len(jumps[0])+1, len(jumps[1])+1), (len(jumps[0])+1)*(len(jumps[1])+1)
+    number, pairs = np.arange(n).reshape(ny, nx), []
+    for axis in (0, 1):
+        before, after = (number[:-1], number[1:]) if axis==0 else (number[:, :-1].T, number[:, 1:].T)
+        pairs += list(zip(before.ravel(), after.ravel(), jumps[axis].ravel(), counts[axis].ravel(), [axis]*before.size))
+    A, b = np.diag(np.repeat([level**-2, (level/3)**-2, (level/3)**-2], n)), np.zeros(3*n)
+    for one, two, jump, count, axis in pairs:
+        if not count: continue
+        i, sign = [two, one, (axis+1)*n+two, (axis+1)*n+one], np.array([1, -1, -1, -1.]) # the second tile at its near edge minus the first at its own
+        weight = 1/(doubt**2+.6**2/count)
+        A[np.ix_(i, i)] += weight*np.outer(sign, sign); b[i] += weight*jump*sign
+    return np.linalg.solve(A, b).reshape(3, ny, nx)
+
+def _jumps_of(gains):
+    "The jumps at horizontal and at vertical stretches of seam that some gains amount to."
+    level, down, right = gains
+    return level[1:]-level[:-1]-down[1:]-down[:-1], (level[:, 1:]-level[:, :-1]-right[:, 1:]-right[:, :-1]).T
+
+def _all_gains(both):
+    "Gains of every channel, (c, 3, tiles down, tiles across): those that all channels share, and what one channel shows beyond them."
+    of = lambda c: ([b['jumps'][c] for b in both], [b['counts'][c] for b in both], [b['chance'][c] for b in both])
+    shared = _gains(*of(-1))
+    out = []
+    for c in range(len(both[0]['jumps'])-1):
+        jumps, counts, chance = of(c)
+        out.append(shared+_gains([j-s for j, s in zip(jumps, _jumps_of(shared))], counts, chance))
+    return np.stack(out)
+
+# %% ../nbs/04a_clean.ipynb #829983f5
+def _nanmean(a, axis):
+    n = np.isfinite(a).sum(axis)
+    return np.where(n > 0, np.nan_to_num(a).sum(axis)/np.maximum(n, 1), np.nan)
+
+def _segment_steps(steps, tile_row, seams, reach):
+    "The jump at each stretch of the inner seams: (seams, tiles along) medians over its pixels, and how many there were."
+    n = steps.shape[2]
+    tiles = tile_row.max()+1
+    jump, count = np.zeros((len(seams)-2, tiles)), np.zeros((len(seams)-2, tiles))
+    for i, seam in enumerate(seams[1:-1]):
+        at = int(round(seam))-1                                          # the step across this seam
+        near, beside = np.arange(at-reach, at+reach+1), np.r_[at-reach-3:at-reach, at+reach+1:at+reach+4]
+        near, beside = near[(near >= 0) & (near < n)], beside[(beside >= 0) & (beside < n)]
+        part = steps[:, :, near].sum(2)-len(near)*(_nanmean(steps[:, :, beside], 2) if len(beside) else 0)
+        for t in range(tiles):
+            rows = part[:, tile_row==t]
+            jump[i, t], count[i, t] = np.nan_to_num(_nanmedian(rows.ravel(), 0)), np.isfinite(rows).sum()
+    return jump, count
+
+# %% ../nbs/04a_clean.ipynb #34e045c9
+@dataclass(eq=False)
+class Shading(Step):
+    "Divides by the profile that all tiles of a mosaic share and by the gain of each tile, equation (2), on a known grid or on the one that is found."
+    tile:object = None # period of the grid, px: a number, (down, across), or None to look for it; fractions allowed
+    offset:object = None # first seam, px: a number, (down, across), or None: 0 where `tile` is known, else found
+    dark:object = None # detector units without light: a number, one per channel, or None to estimate
+    seams:tuple = () # (down, across): where the seams lie, px; found by `prepare`
+    significance:tuple = () # of the grid that was found, (down, across), standard deviations
+    profile:np.ndarray|None = None # (c, 2, 4), down and across: jump at a seam and the slope within a tile; found by `prepare`
+    gains:np.ndarray|None = None # (c, 3, tiles down, tiles across): log gain of a tile, its rise to the lower and to the right edge; found by `prepare`
+    spread:tuple = () # for each axis, shares of a jump among the steps around a seam; found by `prepare`
+    unit:int = 1 # px per step of `spread`
+
+    def __post_init__(self):
+        pair = lambda v: v if v is None else tuple(float(o) for o in np.broadcast_to(v, 2))
+        self.tile, self.offset = pair(self.tile), pair(self.offset)
+        if self.tile and min(self.tile) < 8: raise InputError(f'a tile of {self.tile} px is no tile: give its side in pixels of the file, 8 or more')
+        if self.dark is not None: self.dark = tuple(float(o) for o in np.atleast_1d(self.dark))
+
+# %% ../nbs/04a_clean.ipynb #4c7a1779
+_FOUND = 8. # standard deviations from which a grid counts as found; images without one reach 6
+
+@patch
+def _grid(self:Shading, light, mask, k):
+    "(tile, offset, significance, seams in coarse px) of both axes; tile None where there is no grid."
+    sizes = light.shape[1:]
+    if self.tile:
+        offset = self.offset or (0., 0.)
+        return self.tile, offset, (), [seam_places(n*k, t, o)/k for n, t, o in zip(sizes, self.tile, offset)]
+    strength = [_seam_strength(_log_steps(light, mask, axis)) for axis in (1, 2)]
+    found = [find_seams(s) for s in strength]
+    sure = tuple(round(f[2], 1) for f in found)
+    if min(sure) < _FOUND: return None, None, sure, None
+    return *(tuple(f[i]*k for f in found) for i in (0, 1)), sure, [seam_places(n, *f[:2], s) for n, f, s in zip(sizes, found, strength)]
+
+# %% ../nbs/04a_clean.ipynb #7a8c109e
+@patch
+def prepare(self:Shading,
+            source:ImageSource, # the image as the steps before this one leave it
+           )->Shading: # with grid, profile and gains
+    "Grid, profile and gains of an image; where no grid stands out, a step that changes nothing, with a warning."
+    coarse, k = _shrunk(source)
+    levels = [dark_level(p) for p in coarse]
+    dark = np.array([l for l, _ in levels]) if self.dark is None else np.broadcast_to(self.dark, len(coarse))
+    light = coarse-dark[:, None, None].astype(np.float32)
+    mask = (coarse > np.array([t for _, t in levels])[:, None, None]) & (light > 0)
+    tile, offset, sure, seams = self._grid(light, mask, k)
+    if tile is None:
+        log.warning('shading: no tile grid stands out (significance %s, %g is needed): the image is left as it is; give tile= if you know it', sure, _FOUND)
+        return replace(self, dark=tuple(dark), significance=sure)
+    both = [_fit_axis(light, mask, axis, seams, k) for axis in (0, 1)]
+    profile = np.stack([b['profile'] for b in both], 1)
+    gains = _all_gains(both)
+    return replace(self, tile=tile, offset=offset, dark=tuple(dark), seams=tuple(tuple(v*k) for v in seams), significance=sure, profile=profile, gains=gains, spread=tuple(b['spread'] for b in both), unit=k)
+
+def _fit_axis(light, mask, axis, seams, k):
+    "Profile, spread of the seams and jumps at their stretches along one axis (0 down, 1 across), in coarse pixels."
+    steps = _log_steps(light, mask, axis+1)
+    q, count = _by_phase(steps, seams[axis])
+    common = _spread(q[-1], 6 if k==1 else 2)
+    reach, spread = max(len(common)//2, int(k > 1)), _spreads(steps, seams[axis], common)
+    row = _place(np.arange(steps.shape[1])+.5, seams[1-axis])[0]
+    profile = _profile(steps, row, seams[axis], q, count, reach)
+    width, parts = np.diff(seams[axis]).mean(), [steps[c:c+1] for c in range(len(steps))]+[steps]
+    measured = [_segment_steps(p, row, seams[axis], reach) for p in parts]
+    chance = [[_segment_steps(p, row, seams[axis]+share*width, reach) for share in (.35, .65)] for p in parts]
+    known = np.r_[profile[:, 0], np.median(profile[:, 0])]
+    return dict(profile=profile, spread=spread, jumps=[j-p for (j, _), p in zip(measured, known)], counts=[n for _, n in measured],
+                chance=[np.concatenate([j[n > 30] for j, n in o]) for o in chance])
+
+# %% ../nbs/04a_clean.ipynb #6b92c53e
+def _along(n0, n1, seams, spread, unit, profile):
+    "For the pixels n0 to n1 of an axis: profile (n,); for the tiles before and after the nearest seam (number, share, share times place from -1 to 1)."
+    at, seams = np.arange(n0, n1)+.5, np.asarray(seams)
+    tile, t = _place(at, seams)
+    seam = np.where(t < .5, tile, tile+1)
+    r = at-seams[seam]
+    n = spread.shape[1]
+    step = np.clip(r/(unit if n > 1 else 1)+n/2, 0, n)                    # how many of the shares lie before the pixel
+    whole = np.minimum(step.astype(int), n-1)
+    share = (np.cumsum(spread, 1)-spread)[seam, whole]+spread[seam, whole]*(step-whole)
+    rise = lambda z: np.stack([-(z+1)/2, (z*z-1)/4, (z**3-z)/6, (z**4-1)/8-.15*(z*z-1)])  # integrals of the slopes over the tile
+    shape, middle = rise(2*t-1), rise(np.linspace(-1, 1, 401)).mean(1)
+    f = sum(profile[i]*(shape[i]-middle[i]) for i in range(4))+profile[0]*(share-(r >= 0))
+    sides = []
+    for tile, part in ((np.maximum(seam-1, 0), 1-share), (np.minimum(seam, len(seams)-2), share)):
+        sides.append((tile, part, part*(2*(at-seams[tile])/(seams[tile+1]-seams[tile])-1)))
+    return f, sides
+
+@patch
+def apply(self:Shading,
+          band:np.ndarray, # (c, rows, w) float
+          y0:int, # image row of the first row of `band`
+          source_shape:tuple[int,int,int], # (c, h, w) of the whole image
+          channels:Sequence[int]|None=None, # positions in the image of the channels of `band`; None: all
+         )->np.ndarray: # (c, rows, w) float
+    "The band at one brightness: above the dark level, divided by profile and gains."
+    if self.profile is None: return band
+    channels, out = range(len(band)) if channels is None else channels, np.empty_like(band)
+    spans = ((y0, y0+band.shape[1]), (0, band.shape[2]))
+    for i, c in enumerate(channels):
+        (fy, rows), (fx, columns) = (_along(*span, self.seams[k], self.spread[k], self.unit, self.profile[c, k]) for k, span in enumerate(spans))
+        level, down, right = self.gains[c]
+        flat, steep = (sum(g[:, n]*share for n, share, _ in columns)+extra for g, extra in ((level, sum(right[:, n]*z for n, _, z in columns)), (down, 0)))
+        gain = sum(flat[n]*share[:, None]+steep[n]*z[:, None] for n, share, z in rows)+fy[:, None]+fx
+        out[i] = (band[i]-self.dark[c])*np.exp(-gain).astype(band.dtype)+self.dark[c]
+    return out
+
+# %% ../nbs/04a_clean.ipynb #5db44468
+_FIXED = 2.**30 # logarithms are rounded to this fraction, so that sums over lines do not depend on where a band begins
+_AROUND = 16 # lines to either side over which the size of gains is compared with chance
+
+def _fixed(a): return np.rint(np.nan_to_num(a)*_FIXED)/_FIXED
+
+def _window_sum(a, half):
+    "Sum over the lines within `half` of each, cut at the ends; exact for rounded numbers."
+    total, n = np.concatenate([np.zeros_like(a[:1]), np.cumsum(a, 0)]), len(a)
+    return total[np.minimum(np.arange(n)+half+1, n)]-total[np.maximum(np.arange(n)-half, 0)]
+
+def _line_gains(light, floor, window, block=8):
+    "Log gain of each line (row) against the lines around, as far as it exceeds chance; 0 where there is little tissue."
+    n, w = light.shape
+    b = light[:, :w//block*block].reshape(n, -1, block).mean(2, dtype=np.float64) if w >= 16*block else light.astype(np.float64)
+    ok, half = b > floor, window//2
+    l, size = _fixed(np.log(np.where(ok, b, 1))), _window_sum(np.ones(n), half)[:, None]
+    whole = _window_sum(ok.astype(np.float64), half)==size
+    off = np.where(whole, (size*l-_window_sum(l, half))/size, np.nan)
+    gain, count = _nanmedian(off, 1, 32), np.isfinite(off).sum(1)
+    chance = np.pi/2*(1.4826*_nanmedian(np.abs(off-gain[:, None]), 1, 32))**2/np.maximum(count, 1)
+    noise, seen = (_window_sum(_fixed(v), _AROUND) for v in (chance, gain**2))
+    return _fixed(gain)*(1-np.clip(noise/np.maximum(seen, 1e-12), 0, 1))
+
+# %% ../nbs/04a_clean.ipynb #c69bc6ef
+def _sampled(source:ImageSource, # any size
+             rows:int=32, # px, height of a band
+             most:int=48, # bands at most
+            )->np.ndarray: # (c, n, w) float32: means of 8 rows
+    "Bands of rows spread over an image, averaged by eights; all rows where the image is small."
+    c, h, w = source.shape
+    rows = min(rows, h)
+    starts = np.unique(np.linspace(0, h-rows, min(most, -(-h//rows))).astype(int))
+    eight = min(8, rows)
+    of = lambda band: band[:, :rows//eight*eight].reshape(c, rows//eight, eight, w).mean(2, dtype=np.float32)
+    return np.concatenate([of(source.read(a, a+rows)) for a in starts], 1)
+
+# %% ../nbs/04a_clean.ipynb #6854d5be
+@dataclass(eq=False)
+class Stripes(Step):
+    "Evens out rows ('horizontal'), columns ('vertical') or both, brighter or darker than their neighbours all along."
+    axis:str = 'horizontal' # which lines: 'horizontal', 'vertical' or 'both'
+    window:int|None = None # lines that a line is compared with, slower changes stay; None: 9 rows, where tissue is the larger error, 33 columns, which are sampled over the whole height
+    dark:object = None # detector units without light: a number, one per channel, or None to estimate
+    floor:tuple = () # threshold for tissue above `dark`, per channel, found by `prepare`
+    columns:np.ndarray|None = None # (c, w) log gains of the columns, found by `prepare`
+
+    def __post_init__(self):
+        if self.axis not in ('horizontal', 'vertical', 'both'): raise InputError(f"stripes are 'horizontal', 'vertical' or 'both', not {self.axis!r}")
+        if self.window is not None and self.window < 3: raise InputError(f'a window of {self.window} lines has no neighbours: give 3 or more')
+        if self.dark is not None: self.dark = tuple(float(o) for o in np.atleast_1d(self.dark))
+
+    @property
+    def halo(self)->int: # rows
+        "Rows that the gain of a row depends on."
+        return 0 if self.axis=='vertical' else (self.window or 9)//2+_AROUND
+
+# %% ../nbs/04a_clean.ipynb #bad05ea6
+@patch
+def prepare(self:Stripes,
+            source:ImageSource, # the image as the steps before this one leave it
+           )->Stripes: # with the dark level and the gains of columns
+    "Dark level and tissue threshold from sampled rows, and the gain of each column if columns are wanted."
+    sample = _sampled(source)
+    levels = [dark_level(p) for p in sample]
+    dark = [l for l, _ in levels] if self.dark is None else list(np.broadcast_to(self.dark, len(sample)))
+    floor, columns = [t-l for l, t in levels], None
+    if self.axis != 'horizontal':
+        columns = np.stack([_line_gains(p.T-np.float32(d), f, self.window or 33, 1) for p, d, f in zip(sample, dark, floor)]).astype(np.float32)
+    return replace(self, dark=tuple(dark), floor=tuple(float(f) for f in floor), columns=columns)
+
+@patch
+def apply(self:Stripes,
+          band:np.ndarray, # (c, rows, w) float
+          y0:int, # image row of the first row of `band`; not needed here
+          source_shape:tuple[int,int,int], # (c, h, w) of the whole image; not needed here
+          channels:Sequence[int]|None=None, # positions in the image of the channels of `band`; None: all
+         )->np.ndarray: # (c, rows, w) float
+    "The band with its lines at one brightness."
+    if not self.floor: raise InputError('Stripes has not seen the image: call prepare(source) first, or let CleanedImage do it')
+    out = np.empty_like(band)
+    for i, c in enumerate(range(len(band)) if channels is None else channels):
+        light = band[i]-band.dtype.type(self.dark[c])
+        if self.columns is not None: light = light*np.exp(-self.columns[c]).astype(band.dtype)
+        if self.axis != 'vertical' and len(light) > 1:
+            light = light*np.exp(-_line_gains(light, self.floor[c], self.window or 9)).astype(band.dtype)[:, None]
+        out[i] = light+band.dtype.type(self.dark[c])
+    return out
+
+# %% ../nbs/04a_clean.ipynb #8bd165dd
+_SIDE = 16 # px that are averaged along an edge
+
+def _straight(profile, dark, bright):
+    "Where along the last axis tissue begins (1) or ends (-1) from one pixel to the next, darkness before or after: (..., w) int8, at the first pixel behind the edge."
+    low, high = profile < dark, profile > bright
+    k = 4
+    run = lambda a: np.logical_and.reduce([a[..., i:a.shape[-1]-k+1+i] for i in range(k)])   # k in a row, beginning at i
+    lows, highs, out = run(low), run(high), np.zeros(profile.shape, np.int8)
+    n = lows.shape[-1]-k
+    if n > 0: out[..., k:k+n] = (lows[..., :n] & highs[..., k:]).astype(np.int8)-(highs[..., :n] & lows[..., k:]).astype(np.int8)
+    return out
+
+def _runs(flags, least):
+    "Stretches of at least `least` equal non-zero flags down each column: (column, first, one past the last, flag)."
+    out = []
+    for x in np.flatnonzero((np.abs(flags).sum(0) >= least)):
+        f = flags[:, x]
+        edges = np.flatnonzero(np.diff(np.r_[0, f, 0]))
+        out += [(int(x), int(a), int(b), int(f[a])) for a, b in zip(edges, edges[1:]) if f[a] and b-a >= least]
+    return out
+
+# %% ../nbs/04a_clean.ipynb #c6b3cb53
+@dataclass(eq=False)
+class MissingTiles(Step):
+    "Lists rectangles that were never measured, as `boxes` (y0, y1, x0, x1); changes no pixel."
+    min_side:int = 64 # px, shortest side of a missing tile and shortest straight edge that proves one
+    boxes:tuple|None = None # (y0, y1, x0, x1) in px of the file, half-open; found by `prepare`
+
+    def __post_init__(self):
+        if self.min_side < 2*_SIDE: raise InputError(f'a missing tile has sides of {2*_SIDE} px or more, not {self.min_side}')
+        if self.boxes is not None: self.boxes = tuple(tuple(int(v) for v in b) for b in self.boxes)
+
+# %% ../nbs/04a_clean.ipynb #2487572e
+def _scan(source, dark, bright):
+    "One pass: (flags of vertical edges (h/16, w), of horizontal edges (h, w/16), constant blocks, dark blocks (h/16, w/16))."
+    c, h, w = source.shape
+    ny, nx = h//_SIDE, w//_SIDE
+    across, down = np.zeros((ny, w), np.int8), np.zeros((h, nx), np.int8)
+    same, low = np.zeros((ny, nx), bool), np.zeros((ny, nx), bool)
+    many = max(2**22//(w*c*_SIDE), 1)
+    blocks = lambda a: a[:, :nx*_SIDE].reshape(len(a), nx, _SIDE)
+    last = np.zeros((0, nx))
+    for i in range(0, ny, many):
+        j = min(i+many, ny)
+        band = source.read(i*_SIDE, j*_SIDE)
+        lo, hi = (np.stack([f.reduce(blocks(f.reduce(ch.reshape(j-i, _SIDE, w), 1)), 2) for ch in band]) for f in (np.minimum, np.maximum))
+        same[i:j] = (lo==hi).all(0)
+        total = band.sum(0, dtype=np.float32)
+        rows = total.reshape(j-i, _SIDE, w).mean(1)
+        across[i:j] = _straight(rows, dark, bright)
+        low[i:j] = blocks(rows).mean(2) < dark
+        here = np.concatenate([last, blocks(total).mean(2)])              # the last rows of the band before, so that no edge is lost
+        found, first = _straight(here.T, dark, bright).T, i*_SIDE-len(last)
+        down[first:first+len(here)] |= found
+        last = here[-8:]
+    return across, down, same, low
+
+@patch
+def prepare(self:MissingTiles,
+            source:ImageSource, # the image as the steps before this one leave it
+           )->MissingTiles: # with its boxes
+    "The missing tiles of an image."
+    level, threshold = dark_level(_sampled(source).sum(0))
+    dark = level+.5*(threshold-level) if level else threshold/4
+    across, down, same, low = _scan(source, dark, threshold)
+    boxes = _constant_boxes(same, source, self.min_side)
+    least = -(-self.min_side//_SIDE)
+    for x, a, b, sign in _runs(across, least): boxes.append(_dark_side(low, a, b, x, sign, source.shape[1:], self.min_side))
+    for y, a, b, sign in _runs(down.T, least): boxes.append(_dark_side(low.T, a, b, y, sign, source.shape[:0:-1], self.min_side, turned=True))
+    boxes = sorted({b for b in boxes if b})
+    return replace(self, boxes=tuple(b for b in boxes if not any(o != b and o[0] <= b[0] and o[1] >= b[1] and o[2] <= b[2] and o[3] >= b[3] for o in boxes)))
+
+# %% ../nbs/04a_clean.ipynb #32acb36a
+def _dark_side(low, a, b, x, sign, size, least, turned=False):
+    "The box of darkness beside a straight edge at `x` along blocks a to b; None where it is thin."
+    block, step = (x//_SIDE-1, -1) if sign > 0 else (-(-x//_SIDE), 1)
+    while 0 <= block < low.shape[1] and low[a:b, block].mean() > .97: block += step
+    ends = (0 if block < 0 else (block+1)*_SIDE, x) if sign > 0 else (x, size[1] if block >= low.shape[1] else block*_SIDE)
+    if ends[1]-ends[0] < least: return None
+    span = (a*_SIDE, min(b*_SIDE, size[0]))
+    return (*ends, *span) if turned else (*span, *ends)
+
+def _constant_boxes(same, source, least):
+    "Rectangles of one value: components of constant blocks that fill their box, with their edges to the pixel."
+    _, h, w = source.shape
+    out = []
+    for i, (ys, xs) in enumerate(find_objects(label(same)[0])):
+        inside = same[ys, xs]
+        if inside.mean() < .98: continue
+        y0, y1, x0, x1 = ys.start*_SIDE, ys.stop*_SIDE, xs.start*_SIDE, xs.stop*_SIDE
+        value = source.read(y0, y0+1)[:, :, x0]                           # (c, 1)
+        constant = lambda a, b, c, d: (source.read(a, b)[:, :, c:d]==value[..., None]).all((0, 2) if d-c > b-a else (0, 1))
+        above, below = constant(max(y0-_SIDE, 0), y0, x0, x1)[::-1], constant(y1, min(y1+_SIDE, h), x0, x1)
+        y0, y1 = y0-_leading(above), y1+_leading(below)
+        middle = (y0+y1)//2
+        columns = lambda c, d: np.logical_and.reduce([(source.read(r, min(r+256, y1))[:, :, c:d]==value[..., None]).all((0, 1)) for r in range(y0, y1, 256)])
+        x0, x1 = x0-_leading(columns(max(x0-_SIDE, 0), x0)[::-1]), x1+_leading(columns(x1, min(x1+_SIDE, w)))
+        if min(y1-y0, x1-x0) >= least: out.append((y0, y1, x0, x1))
+    return out
+
+def _leading(flags):
+    "How many are true before the first that is not."
+    return int(np.argmin(np.r_[flags, False]))

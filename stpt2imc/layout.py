@@ -11,7 +11,6 @@ __all__ = ['CHUNK', 'OVERVIEW', 'CHECKSUMS', 'PYRAMID', 'Place', 'create_array',
 # %% ../nbs/04b_layout.ipynb #c75a4710
 import hashlib, io, itertools, json, math, os, shutil, uuid
 import numpy as np
-import torch
 import zarr
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +22,6 @@ from skimage.filters import threshold_otsu
 from fastcore.basics import patch
 from .grid import InputError
 from .panel import UrlPath, as_path
-from .scale import BINS, histogram
 
 # %% ../nbs/04b_layout.ipynb #ba19ae9c
 class Place:
@@ -160,20 +158,31 @@ def encode_shard(strip:np.ndarray, # (c, rows, w) uint16
     return b''.join([*parts, table, _crc32c(table).to_bytes(4, 'little')])
 
 # %% ../nbs/04b_layout.ipynb #a3622d99
+_BINS = 65536
+_PIECE = 2**15 # px counted at a time
+
 def count_values(band:np.ndarray, # (c, rows, w) uint16
                 )->np.ndarray: # (c, 65536) int64
     "The exact histogram of every channel, as `scale.histogram` gives it."
-    if band.dtype != np.uint16: return histogram(band)
-    fast = lambda a: torch.bincount(torch.from_numpy(np.ascontiguousarray(a).reshape(-1).view(np.int16)), minlength=BINS).numpy()
-    return np.stack([fast(a) if a.size and a.max() < 2**15 else np.bincount(a.ravel(), minlength=BINS) for a in band])
+    out = np.zeros((len(band), _BINS), np.int64)
+    for total, channel in zip(out, band):
+        flat = channel.reshape(-1)
+        for i in range(0, flat.size, _PIECE):
+            found = np.bincount(flat[i:i+_PIECE])
+            total[:len(found)] += found
+    return out
 
-def block_means(band:np.ndarray, # (c, rows, w)
+def block_means(band:np.ndarray, # (c, rows, w) uint16
                )->np.ndarray: # (c, ceil(rows/16), ceil(w/16)) float32
     "Means of 16 px blocks; the last ones may be smaller."
-    step = lambda n: np.arange(0, n, OVERVIEW)
-    size = lambda n: np.diff(np.append(step(n), n))
-    one = lambda a: np.add.reduceat(np.add.reduceat(a.astype(np.uint32), step(a.shape[0]), 0), step(a.shape[1]), 1)
-    return (np.stack([one(a) for a in band])/(size(band.shape[1])[:, None]*size(band.shape[2]))).astype(np.float32)
+    c, h, w = band.shape
+    up = lambda n: -(-n//OVERVIEW)*OVERVIEW
+    size = lambda n: np.minimum(np.arange(OVERVIEW, up(n)+1, OVERVIEW), n)-np.arange(0, n, OVERVIEW)
+    def _sums(a):
+        if a.shape != (up(h), up(w)): a = np.pad(a, ((0, up(h)-h), (0, up(w)-w)))
+        rows = a.reshape(-1, OVERVIEW, up(w)).sum(1, dtype=np.uint32)
+        return rows.reshape(len(rows), -1, OVERVIEW).sum(2)
+    return (np.stack([_sums(a) for a in band])/(size(h)[:, None]*size(w))).astype(np.float32)
 
 # %% ../nbs/04b_layout.ipynb #66656b04
 def tissue_mask(overview:np.ndarray, # (c, ceil(h/16), ceil(w/16)) mean counts of the inputs
