@@ -660,7 +660,8 @@ def prepare(self:Shading,
     both = [_fit_axis(light, mask, axis, seams, k) for axis in (0, 1)]
     profile = np.stack([b['profile'] for b in both], 1)
     gains = _all_gains(both)
-    return replace(self, tile=tile, offset=offset, dark=tuple(dark), seams=tuple(tuple(v*k) for v in seams), significance=sure, profile=profile, gains=gains, spread=tuple(b['spread'] for b in both), unit=k)
+    return replace(self, tile=tile, offset=offset, dark=tuple(dark), seams=tuple(tuple(v*k) for v in seams), significance=sure, profile=profile.astype(np.float32),
+                   gains=gains.astype(np.float32), spread=tuple(b['spread'].astype(np.float32) for b in both), unit=k)
 
 # %% ../nbs/04a_clean.ipynb #6b92c53e
 def _fit_axis(light, mask, axis, seams, k):
@@ -736,8 +737,8 @@ def _line_gains(light, floor, window, block=8):
     l, size = _fixed(np.log(np.where(ok, b, 1))), _window_sum(np.ones(n), half)[:, None]
     whole = _window_sum(ok.astype(np.float64), half)==size
     off = np.where(whole, (size*l-_window_sum(l, half))/size, np.nan)
-    gain, count = _nanmedian(off, 1, 32), np.isfinite(off).sum(1)
-    chance = np.pi/2*(1.4826*_nanmedian(np.abs(off-gain[:, None]), 1, 32))**2/np.maximum(count, 1)
+    gain, count = _nanmedian(off, 1, 12), np.isfinite(off).sum(1)
+    chance = np.pi/2*(1.4826*_nanmedian(np.abs(off-gain[:, None]), 1, 12))**2/np.maximum(count, 1)
     noise, seen = (_window_sum(_fixed(v), _AROUND) for v in (chance, gain**2))
     return _fixed(gain)*(1-np.clip(noise/np.maximum(seen, 1e-12), 0, 1))
 
