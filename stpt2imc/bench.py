@@ -103,7 +103,7 @@ def bench_loader(store:Store, # with at least two sections that have targets
                  bs:int=16, # pairs per batch
                  size:int=256, # side of a window, px
                  workers:int=2, # processes that read
-                 repeats:int=16, # how often the windows are gone through
+                 repeats:int=16, # how often the windows are gone through in an epoch; starting workers must not count
                 )->dict: # JSON-able: pairs per second, milliseconds per pair
     "What `chunk_dataloaders` delivers from disk, and where the time goes."
     last = [s.number for s in store if s.targets is not None][-1]
