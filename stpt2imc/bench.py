@@ -103,7 +103,7 @@ def bench_loader(store:Store, # with at least two sections that have targets
                  bs:int=16, # pairs per batch
                  size:int=256, # side of a window, px
                  workers:int=2, # processes that read
-                 repeats:int=6, # how often the windows are gone through
+                 repeats:int=16, # how often the windows are gone through in an epoch; starting workers must not count
                 )->dict: # JSON-able: pairs per second, milliseconds per pair
     "What `chunk_dataloaders` delivers from disk, and where the time goes."
     last = [s.number for s in store if s.targets is not None][-1]
@@ -143,7 +143,7 @@ def bench_io(folder, # where about 12 times the raw size is needed for a while; 
              width:int=2048, # px
              seed:int=0, # of the phantom and of the order of reads
              workers:int=2, # of the loaders
-             repeats:int=6, # how often the loaders go through all windows
+             repeats:int=16, # how often the loaders go through all windows
             )->dict: # JSON-able; `io_table` and `plot_io` show it
     "Report's layout, TIFFs and store side by side: size, write speed, random reads of pairs, and pairs through `chunk_dataloaders`. About a minute on two cores."
     if sections < 2: raise InputError('bench_io needs at least 2 sections: one to train on, one to validate')

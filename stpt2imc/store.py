@@ -22,7 +22,7 @@ from . import __version__
 from .grid import InputError
 from .image import ChannelView, FolderImage, ImageSource, StackedImage, TiffImage
 from .section import Section, check_sections
-from .align import Fit, FittedImage, choose_fit, fit_from_dict, resize_matrix, whole_counts
+from .align import Fit, FittedImage, check_pair, choose_fit, fit_from_dict, resize_matrix, whole_counts
 from .clean import CleanedImage, step_from_dict
 from .layout import (CHECKSUMS, CHUNK, OVERVIEW, PYRAMID, Picture, Place, block_means, checksum, checksum_file, cores, count_values, create_array, encode_shard,
                              files_of, halve, image_group, level_array, level_shapes, ome_attributes, read_checksums, tissue_mask, whole_blocks, without_boxes)
@@ -111,13 +111,10 @@ def _check_stamps(plan, roles):
 # %% ../nbs/05_store.ipynb #447b6c97
 def _measure_fit(section):
     "(best fit, report) of a pair, with a loud warning where the evidence does not carry it."
-    from stpt2imc.align import check_pair
     report = check_pair(section)
-    said = {'weak': 'the evidence for it is weak', 'none': 'there is no evidence that the two images belong together'}.get(report.evidence)
-    if said: log.warning("section %d: fit %s was chosen, but %s. Look at check_pair(section).show() before anything is trained on it", section.number, report.best, said)
-    plain = dict(evidence=report.evidence, shift_px=[float(v) for v in report.shift_px], shift_um=None if report.shift_um is None else [float(v) for v in report.shift_um],
-                 table=json.loads(report.table.to_json(orient='records', double_precision=6)))
-    return report.best, plain
+    for warning in report.warnings: log.warning('section %d, fit %s: %s. Look at check_pair(section).show() before anything is trained on it', section.number, report.best, warning)
+    if report.evidence != 'strong' and not report.warnings: log.warning('section %d: the evidence for fit %s is %s', section.number, report.best, report.evidence)
+    return report.best, report.to_dict()
 
 def _steps(clean):
     "The steps of each role; raises `InputError` for what is none."
