@@ -12,7 +12,7 @@ import numpy as np, pandas as pd
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from scipy.ndimage import label, find_objects, uniform_filter1d
+from scipy.ndimage import label, find_objects
 from scipy.optimize import nnls
 from fastcore.basics import patch
 from .grid import InputError
@@ -447,6 +447,7 @@ def find_seams(strength:np.ndarray, # (w-1,) from the step positions of one axis
     period, offset = _refined(strength, *best[:2])
     return period, offset, float((best[2]-np.median(scores))/max(spread, .2))
 
+# %% ../nbs/04a_clean.ipynb #f9a19b9e
 def _centres(strength, near):
     "Centre of weight and height of what stands out within 2 steps of the places `near`."
     s = np.nan_to_num(np.clip(strength, 0, 1e3))
@@ -500,20 +501,20 @@ def _by_phase(steps, seams):
         count[:-1, b] = np.isfinite(part).sum(1); count[-1, b] = count[:-1, b].sum()
     return np.nan_to_num(out), count
 
-# %% ../nbs/04a_clean.ipynb #913f47c2
+# %% ../nbs/04a_clean.ipynb #2bb49e4a
 def _profile(steps, rows, seams, q, count, reach):
     "(c, 4): jump and 3 coefficients of the slope within the tile for each channel; each as far as the tiles agree on it, and channels with little tissue lean on all."
     bins = q.shape[1]
     away = (np.arange(bins)+bins//2) % bins-bins//2                      # bins from the seam
     inside, z = np.abs(away) > reach, 2*np.arange(bins)/bins-1
     basis = np.stack([np.ones(bins), z, z**2-1/3, z**3-.6*z], 1)         # all but the first add up to about nothing over a tile
-    def numbers(q, count):
+    def _numbers(q, count):
         w = np.sqrt(count*inside)
         fit = np.linalg.lstsq(basis*w[:, None], q*w, rcond=None)[0]
         return np.r_[(q-basis@fit)[~inside].sum(), fit[1:]*bins]
-    whole = np.stack([numbers(*v) for v in zip(q, count)])
+    whole = np.stack([_numbers(*v) for v in zip(q, count)])
     parts = [_by_phase(steps[:, rows==r], seams) for r in range(rows.max()+1)]
-    parts = np.stack([[numbers(*v) for v in zip(*p)] for p in parts if p[1][-1].min() > 50] or [whole])   # (rows of tiles, c+1, 4)
+    parts = np.stack([[_numbers(*v) for v in zip(*p)] for p in parts if p[1][-1].min() > 50] or [whole])   # (rows of tiles, c+1, 4)
     doubt = parts.var(0, ddof=1)/len(parts) if len(parts) > 1 else whole**2
     trust = np.clip(1-np.array([.5, 4, 4, 4])*doubt/np.maximum(whole**2, 1e-12), 0, 1) # of the slopes nothing below two standard errors
     whole = whole*trust
@@ -865,6 +866,7 @@ def _scan(source, dark, bright):
         last = here[-8:]
     return across, down, same, low
 
+# %% ../nbs/04a_clean.ipynb #06e3fde9
 @patch
 def prepare(self:MissingTiles,
             source:ImageSource, # the image as the steps before this one leave it
