@@ -205,19 +205,17 @@ def _pack(**arrays):
 def _unpack(data): return np.load(io.BytesIO(Blosc('zstd', 3).decode(data)))
 
 @contextmanager
-def _telling(plan, role, i, doing):
+def _telling(where, place):
     "Errors of the operating system as an `InputError` that says where, and what to do."
     try: yield
     except OSError as e:
         kept = 'what is converted is kept: run convert again and it continues'
-        if doing == 'read': raise InputError(f'{plan.where(role, i)}: {e.filename or "a file"} cannot be read ({e.strerror or e}). Put it back or mend the connection; {kept}') from e
-        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise InputError(f'{plan.where(role, i)}: no space is left to write {plan.place.path} ({e.strerror}). Make room; {kept}') from e
-        raise InputError(f'{plan.where(role, i)}: {plan.place.path} cannot be written ({e.strerror or e}). Mend that; {kept}') from e
+        if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): raise InputError(f'{where}: no space is left to write {place.path} ({e.strerror}). Make room; {kept}') from e
+        raise InputError(f'{where}: {e.filename or "a file"} cannot be read or written ({e.strerror or e}). Put it back, or mend the disk or the connection; {kept}') from e
 
 def _write_strip(plan, role, i, data, counts, means):
     "The shard, then the record that it is whole."
-    with _telling(plan, role, i, 'write'):
+    with _telling(plan.where(role, i), plan.place):
         if data is not None: plan.place.write(plan.shard(role, i), data)
         at = np.flatnonzero(counts)
         size, digest = checksum(data) if data is not None else (0, '')
@@ -232,7 +230,7 @@ def _convert_strips(plan, role, strips, threads=1, advance=lambda rows: None):
         pending = None
         for i in strips:
             y0, y1 = plan.rows(i)
-            with _telling(plan, role, i, 'read'): band, counts, means = _read_strip(source, y0, y1, threads)
+            with _telling(plan.where(role, i), plan.place): band, counts, means = _read_strip(source, y0, y1, threads)
             data = encode_shard(band, (len(band), CHUNK, CHUNK), threads)
             del band
             if pending: pending.result()
@@ -282,10 +280,9 @@ def _complete(plan):
     listed = {k: v for checks, _, _ in images.values() for k, v in checks.items()} | {k: checksum(v) for k, v in small.items()}
     for key in plan.place.keys(plan.data):
         if key.removeprefix(plan.data+'/') not in listed: plan.place.remove(key)
-    with _telling(plan, 'metadata', 0, 'write'):
-        for key in sorted(small, key=lambda k: (k == 'zarr.json', k)):
-            if key == 'zarr.json': plan.place.write(f'{plan.data}/{CHECKSUMS}', checksum_file(listed))
-            plan.place.write(f'{plan.data}/{key}', small[key])
+    for key in sorted(small, key=lambda k: (k == 'zarr.json', k)):
+        if key == 'zarr.json': plan.place.write(f'{plan.data}/{CHECKSUMS}', checksum_file(listed))
+        plan.place.write(f'{plan.data}/{key}', small[key])
     if plan.place.local: os.replace(plan.place.path/plan.data, plan.place.path/plan.final)
     plan.place.remove(plan.part)
 
@@ -347,7 +344,7 @@ def _alone(place):
 @patch
 def write_pyramid(self:StoredSection):
     "Add levels of half the size, until one fits a screen, for viewers; continues where an earlier call was interrupted."
-    with _alone(self.store.place): _write_pyramid(self.store.place, self.number, cores())
+    with _alone(self.store.place), _telling(f'section {self.number}, pyramid', self.store.place): _write_pyramid(self.store.place, self.number, cores())
 
 # %% ../nbs/05_store.ipynb #d37844b1
 @lru_cache(maxsize=2)
@@ -444,7 +441,7 @@ def convert(sections:list, # from `find_sections`
     if not sections: raise InputError('nothing to convert: find_sections gave no sections')
     check_sections(sections)
     for s in sections: choose_fit(s.inputs.shape, None if s.targets is None else s.targets.shape, 'resize' if fit == 'auto' else fit, f'section {s.number}')   # before anything is removed
-    with _alone(place):
+    with _alone(place), _telling('converting', place):
         if overwrite: place.remove()
         _root(place, sections)
         plans, done = _plans(sections, place, fit, steps)
