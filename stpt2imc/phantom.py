@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from pathlib import Path
+from uuid import NAMESPACE_OID, uuid5
 from tqdm.auto import tqdm
 from fastcore.basics import patch
 from .grid import InputError
@@ -442,7 +443,7 @@ def _ome_files(self:Phantom, folder, section):
     if self._canvas is not self: raise InputError("an OME-TIFF holds one grid of pixels, and this phantom's STPT has another than its IMC: write it with layout='laboratory'")
     folder.mkdir(parents=True, exist_ok=True)
     names = self.input_names+[m.label for m in self.panel]
-    about = dict(axes='CYX', Channel=dict(Name=names), **{f'PhysicalSize{a}{b}': v for a in 'XY' for b, v in (('', self.pixel_um), ('Unit', 'µm'))})
+    about = dict(axes='CYX', UUID=f'urn:uuid:{uuid5(NAMESPACE_OID, f"{self} {section}")}', Channel=dict(Name=names), **{f'PhysicalSize{a}{b}': v for a in 'XY' for b, v in (('', self.pixel_um), ('Unit', 'µm'))})
     kinds = [dict(shape=(len(names), self.height, self.width), photometric='minisblack', ome=True, metadata=about)]
     return [folder/f'phantom_{section:02d}.ome.tif'], kinds, lambda maps: ([maps[0][:4], maps[0][4:8]], maps[0][8:])
 
