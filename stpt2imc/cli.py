@@ -143,7 +143,7 @@ def _check_pair(section, args):
     if args.figures:
         Path(args.figures).mkdir(parents=True, exist_ok=True)
         report.show().savefig(Path(args.figures)/f'pair_section_{section.number:03d}.png')
-    return dict(section=section.number, **report.to_dict())
+    return report.to_dict()
 
 # %% ../nbs/31_cli.ipynb #afa7193f
 def _step(text):
