@@ -33,7 +33,7 @@ setup(
     zip_safe=False,
     python_requires=f">={cfg['min_python']}",
     install_requires=listed("requirements"),
-    extras_require={"dev": listed("dev_requirements"), "dask": listed("dask_requirements")},
+    extras_require={key.removesuffix("_requirements"): listed(key) for key in cfg if key.endswith("_requirements")},
     entry_points={
         "console_scripts": listed("console_scripts"),
         "nbdev": [f"{cfg['lib_name']}={cfg['lib_path']}._modidx:d"],

@@ -12,7 +12,7 @@ import numpy as np, pandas as pd
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from scipy.ndimage import label, find_objects, uniform_filter1d
+from scipy.ndimage import label, find_objects
 from scipy.optimize import nnls
 from fastcore.basics import patch
 from .grid import InputError
@@ -254,10 +254,12 @@ def spillover_for(matrix:pd.DataFrame, # from `read_spillover`
 # %% ../nbs/04a_clean.ipynb #c6cd6cf9
 def _descend(G, b, x, links):
     "One round over the channels, in place; the largest change of each pixel."
-    change = np.zeros(b.shape[1])
+    change, term = np.zeros(b.shape[1]), np.empty(b.shape[1])
     for j, others in enumerate(links):
         new = b[j].copy()
-        for k in others: new -= G[j, k]*x[k]
+        for k in others:
+            np.multiply(x[k], G[j, k], out=term)
+            new -= term
         new /= G[j, j]
         np.maximum(new, 0, out=new)
         np.maximum(change, np.abs(new-x[j]), out=change)
@@ -291,10 +293,27 @@ def _bound(G):
     return min((np.abs(G).sum(1)/np.diag(G)-1).max(), .99)
 
 # %% ../nbs/04a_clean.ipynb #0786dd1f
+def _dither(x:np.ndarray, # (c, n) not negative
+            first:int, # number of the first pixel in the image
+           )->np.ndarray: # (c, n) whole numbers, `x` on average
+    "Whole numbers around `x`: up or down by a number that depends on pixel and channel only (splitmix64)."
+    out = np.rint(x)
+    c, n = np.nonzero(np.abs(x-out) > 1e-5)
+    with np.errstate(over='ignore'):
+        h = ((np.uint64(first)+n.astype(np.uint64))*np.uint64(len(x))+c.astype(np.uint64)+np.uint64(1))*np.uint64(0x9E3779B97F4A7C15)
+        h = (h ^ (h >> np.uint64(30)))*np.uint64(0xBF58476D1CE4E5B9)
+        h = (h ^ (h >> np.uint64(27)))*np.uint64(0x94D049BB133111EB)
+        h ^= h >> np.uint64(31)
+    out[c, n] = np.floor(x[c, n]+(h >> np.uint64(11)).astype(np.float64)/2**53)
+    return out
+
+# %% ../nbs/04a_clean.ipynb #de71b25d
 @dataclass(eq=False)
 class Spillover(Step):
     "Undoes what channels receive of each other, by non-negative least squares on raw counts; channels are matched to `matrix` by metal or marker."
     matrix:object # path of a CSV, or a DataFrame: rows emit, columns receive, diagonal 1
+    rounding:str = 'dithered' # to whole counts, in integer files: 'dithered', right on average, or 'nearest'
+    whole:bool = False # is the image one of integers? found by `prepare`
     share:np.ndarray|None = None # (c, c) of the image, found by `prepare`
     unknown:tuple = () # channels of the image that the matrix does not know, found by `prepare`
     mixes = True
@@ -302,6 +321,7 @@ class Spillover(Step):
     def __post_init__(self):
         if isinstance(self.matrix, tuple): self.matrix = pd.DataFrame(list(self.matrix[2]), list(self.matrix[0]), list(self.matrix[1])) # from JSON
         self.matrix = read_spillover(self.matrix)
+        if self.rounding not in ('dithered', 'nearest'): raise InputError(f"rounding is 'dithered' or 'nearest', not {self.rounding!r}")
         if self.share is not None: self.share = np.asarray(self.share, np.float64)
 
     def prepare(self,
@@ -312,21 +332,24 @@ class Spillover(Step):
         if len(unknown)==len(source.names):
             raise InputError(f'the spillover matrix knows none of the channels {source.names[:4]} ...: its rows are {list(self.matrix.index[:4])} ...')
         if unknown: log.warning('spillover: %d of %d channels are not in the matrix and stay as they are: %s', len(unknown), len(source.names), ', '.join(unknown))
-        return replace(self, share=share, unknown=tuple(unknown))
+        return replace(self, share=share, unknown=tuple(unknown), whole=source.dtype.kind in 'iu')
 
     def to_dict(self)->dict: # JSON-able
         "What `step_from_dict` reads; the matrix itself, not its path."
         matrix = (list(self.matrix.index), list(self.matrix.columns), self.matrix.to_numpy().tolist())
-        return dict(kind='Spillover', matrix=matrix, share=None if self.share is None else self.share.tolist(), unknown=list(self.unknown))
+        return dict(kind='Spillover', matrix=matrix, rounding=self.rounding, whole=self.whole, share=None if self.share is None else self.share.tolist(), unknown=list(self.unknown))
 
     def apply(self,
               band:np.ndarray, # (c, rows, w) float, all channels of the image
-              y0:int, # image row of the first row of `band`; not needed here
-              source_shape:tuple[int,int,int], # (c, h, w) of the whole image; not needed here
+              y0:int, # image row of the first row of `band`
+              source_shape:tuple[int,int,int], # (c, h, w) of the whole image
               channels:Sequence[int]|None=None, # channels of `band`; all of them here
              )->np.ndarray: # (c, rows, w) float
         "The band with every count back in the channel of its metal."
-        return nnls_pixels(np.asarray(self.share), band.reshape(len(band), -1)).reshape(band.shape).astype(band.dtype)
+        if self.share is None: raise InputError('Spillover has not seen the image: call prepare(source) first, or let CleanedImage do it')
+        x = nnls_pixels(self.share, band.reshape(len(band), -1))
+        if self.whole and self.rounding=='dithered': x = _dither(x, y0*source_shape[2])
+        return x.reshape(band.shape).astype(band.dtype)
 
 # %% ../nbs/04a_clean.ipynb #c7340aa0
 _COARSE = 1300 # px: longer images are averaged in blocks before the fit
@@ -371,6 +394,7 @@ def _log_steps(light, mask, axis):
     l = np.log(np.where(mask, light, 1)).astype(np.float32)
     return np.where(mask[..., 1:] & mask[..., :-1], np.diff(l, axis=-1), np.float32(np.nan))
 
+# %% ../nbs/04a_clean.ipynb #035edfc5
 def _nanmedian(a, axis, least=1):
     "Median over what is not NaN; NaN where fewer than `least` are there."
     n = np.isfinite(a).sum(axis)
@@ -423,6 +447,7 @@ def find_seams(strength:np.ndarray, # (w-1,) from the step positions of one axis
     period, offset = _refined(strength, *best[:2])
     return period, offset, float((best[2]-np.median(scores))/max(spread, .2))
 
+# %% ../nbs/04a_clean.ipynb #f9a19b9e
 def _centres(strength, near):
     "Centre of weight and height of what stands out within 2 steps of the places `near`."
     s = np.nan_to_num(np.clip(strength, 0, 1e3))
@@ -476,26 +501,27 @@ def _by_phase(steps, seams):
         count[:-1, b] = np.isfinite(part).sum(1); count[-1, b] = count[:-1, b].sum()
     return np.nan_to_num(out), count
 
+# %% ../nbs/04a_clean.ipynb #2bb49e4a
 def _profile(steps, rows, seams, q, count, reach):
     "(c, 4): jump and 3 coefficients of the slope within the tile for each channel; each as far as the tiles agree on it, and channels with little tissue lean on all."
     bins = q.shape[1]
     away = (np.arange(bins)+bins//2) % bins-bins//2                      # bins from the seam
     inside, z = np.abs(away) > reach, 2*np.arange(bins)/bins-1
     basis = np.stack([np.ones(bins), z, z**2-1/3, z**3-.6*z], 1)         # all but the first add up to about nothing over a tile
-    def numbers(q, count):
+    def _numbers(q, count):
         w = np.sqrt(count*inside)
         fit = np.linalg.lstsq(basis*w[:, None], q*w, rcond=None)[0]
         return np.r_[(q-basis@fit)[~inside].sum(), fit[1:]*bins]
-    whole = np.stack([numbers(*v) for v in zip(q, count)])
+    whole = np.stack([_numbers(*v) for v in zip(q, count)])
     parts = [_by_phase(steps[:, rows==r], seams) for r in range(rows.max()+1)]
-    parts = np.stack([[numbers(*v) for v in zip(*p)] for p in parts if p[1][-1].min() > 50] or [whole])   # (rows of tiles, c+1, 4)
+    parts = np.stack([[_numbers(*v) for v in zip(*p)] for p in parts if p[1][-1].min() > 50] or [whole])   # (rows of tiles, c+1, 4)
     doubt = parts.var(0, ddof=1)/len(parts) if len(parts) > 1 else whole**2
     trust = np.clip(1-np.array([.5, 4, 4, 4])*doubt/np.maximum(whole**2, 1e-12), 0, 1) # of the slopes nothing below two standard errors
     whole = whole*trust
     own = np.median(count[:-1], 1)[:, None]
     return (own*whole[:-1]+2000*whole[-1])/(own+2000)
 
-# %% ../nbs/04a_clean.ipynb #913f47c2
+# %% ../nbs/04a_clean.ipynb #ce3c6427
 def _spread(q, most):
     "How a jump spreads over the steps around the seam: shares that add up to 1, and how far they reach."
     bins, q = len(q), q-np.median(q)
@@ -509,6 +535,7 @@ def _spread(q, most):
     shape = share[np.arange(-reach-1, reach+2)]                          # resampled mosaics overshoot beside the seam
     return shape/shape.sum()
 
+# %% ../nbs/04a_clean.ipynb #2b534a5d
 def _spreads(steps, seams, common):
     "The spread of each seam: its own where its jump stands out, else the `common` one; (seams, shares)."
     out, reach = np.tile(common, (len(seams), 1)), len(common)//2
@@ -543,11 +570,13 @@ def _gains(jumps, counts, chance):
         A[np.ix_(i, i)] += weight*np.outer(sign, sign); b[i] += weight*jump*sign
     return np.linalg.solve(A, b).reshape(3, ny, nx)
 
+# %% ../nbs/04a_clean.ipynb #0f2ea9dd
 def _jumps_of(gains):
     "The jumps at horizontal and at vertical stretches of seam that some gains amount to."
     level, down, right = gains
     return level[1:]-level[:-1]-down[1:]-down[:-1], (level[:, 1:]-level[:, :-1]-right[:, 1:]-right[:, :-1]).T
 
+# %% ../nbs/04a_clean.ipynb #2dc84cb6
 def _all_gains(both):
     "Gains of every channel, (c, 3, tiles down, tiles across): those that all channels share, and what one channel shows beyond them."
     of = lambda c: ([b['jumps'][c] for b in both], [b['counts'][c] for b in both], [b['chance'][c] for b in both])
@@ -632,8 +661,10 @@ def prepare(self:Shading,
     both = [_fit_axis(light, mask, axis, seams, k) for axis in (0, 1)]
     profile = np.stack([b['profile'] for b in both], 1)
     gains = _all_gains(both)
-    return replace(self, tile=tile, offset=offset, dark=tuple(dark), seams=tuple(tuple(v*k) for v in seams), significance=sure, profile=profile, gains=gains, spread=tuple(b['spread'] for b in both), unit=k)
+    return replace(self, tile=tile, offset=offset, dark=tuple(dark), seams=tuple(tuple(v*k) for v in seams), significance=sure, profile=profile.astype(np.float32),
+                   gains=gains.astype(np.float32), spread=tuple(b['spread'].astype(np.float32) for b in both), unit=k)
 
+# %% ../nbs/04a_clean.ipynb #6b92c53e
 def _fit_axis(light, mask, axis, seams, k):
     "Profile, spread of the seams and jumps at their stretches along one axis (0 down, 1 across), in coarse pixels."
     steps = _log_steps(light, mask, axis+1)
@@ -649,7 +680,7 @@ def _fit_axis(light, mask, axis, seams, k):
     return dict(profile=profile, spread=spread, jumps=[j-p for (j, _), p in zip(measured, known)], counts=[n for _, n in measured],
                 chance=[np.concatenate([j[n > 30] for j, n in o]) for o in chance])
 
-# %% ../nbs/04a_clean.ipynb #6b92c53e
+# %% ../nbs/04a_clean.ipynb #887a3dbf
 def _along(n0, n1, seams, spread, unit, profile):
     "For the pixels n0 to n1 of an axis: profile (n,); for the tiles before and after the nearest seam (number, share, share times place from -1 to 1)."
     at, seams = np.arange(n0, n1)+.5, np.asarray(seams)
@@ -668,6 +699,7 @@ def _along(n0, n1, seams, spread, unit, profile):
         sides.append((tile, part, part*(2*(at-seams[tile])/(seams[tile+1]-seams[tile])-1)))
     return f, sides
 
+# %% ../nbs/04a_clean.ipynb #0cfe7a76
 @patch
 def apply(self:Shading,
           band:np.ndarray, # (c, rows, w) float
@@ -706,8 +738,8 @@ def _line_gains(light, floor, window, block=8):
     l, size = _fixed(np.log(np.where(ok, b, 1))), _window_sum(np.ones(n), half)[:, None]
     whole = _window_sum(ok.astype(np.float64), half)==size
     off = np.where(whole, (size*l-_window_sum(l, half))/size, np.nan)
-    gain, count = _nanmedian(off, 1, 32), np.isfinite(off).sum(1)
-    chance = np.pi/2*(1.4826*_nanmedian(np.abs(off-gain[:, None]), 1, 32))**2/np.maximum(count, 1)
+    gain, count = _nanmedian(off, 1, 12), np.isfinite(off).sum(1)
+    chance = np.pi/2*(1.4826*_nanmedian(np.abs(off-gain[:, None]), 1, 12))**2/np.maximum(count, 1)
     noise, seen = (_window_sum(_fixed(v), _AROUND) for v in (chance, gain**2))
     return _fixed(gain)*(1-np.clip(noise/np.maximum(seen, 1e-12), 0, 1))
 
@@ -834,6 +866,7 @@ def _scan(source, dark, bright):
         last = here[-8:]
     return across, down, same, low
 
+# %% ../nbs/04a_clean.ipynb #06e3fde9
 @patch
 def prepare(self:MissingTiles,
             source:ImageSource, # the image as the steps before this one leave it
@@ -853,7 +886,7 @@ def prepare(self:MissingTiles,
 def _dark_side(low, a, b, x, sign, size, least, turned=False):
     "The box of darkness beside a straight edge at `x` along blocks a to b; None where it is thin."
     block, step = (x//_SIDE-1, -1) if sign > 0 else (-(-x//_SIDE), 1)
-    while 0 <= block < low.shape[1] and low[a:b, block].mean() > .97: block += step
+    while 0 <= block < low.shape[1] and low[a:b, block].mean() > .8: block += step
     ends = (0 if block < 0 else (block+1)*_SIDE, x) if sign > 0 else (x, size[1] if block >= low.shape[1] else block*_SIDE)
     if ends[1]-ends[0] < least: return None
     span = (a*_SIDE, min(b*_SIDE, size[0]))

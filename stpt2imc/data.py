@@ -7,18 +7,27 @@ __all__ = ['log', 'STPTImage', 'IMCImage', 'HeldOutSections', 'RandomChunks', 'w
            'FlipTurn', 'ScaleCounts', 'fit_scales', 'chunk_dataloaders', 'show_batch', 'show_results']
 
 # %% ../nbs/10_data.ipynb #e2636b84
-import logging, random
+import logging, os, random
 import numpy as np
 import torch
 from functools import partial
+from mmap import mmap
+from multiprocessing import SimpleQueue, get_start_method
+from multiprocessing.reduction import ForkingPickler
+from numcodecs import Blosc, blosc
+from pathlib import Path
 from plum import dispatch
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.torch_core import TensorBase, default_device, get_empty_df
+from fastai.torch_core import TensorBase, default_device, get_empty_df, to_device
 from fastai.vision.data import get_grid
 from fasttransform.transform import ItemTransform, Transform
-from fastcore.basics import patch
+from torch.utils.data import get_worker_info
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+from zarr.storage import LocalStore
+from fastcore.basics import chunked, patch
 from .grid import Chunk, ChunkGrid, InputError
 from .scale import CountScale, Scale
+from .layout import OVERVIEW
 
 # %% ../nbs/10_data.ipynb #35bc19ac
 log = logging.getLogger('stpt2imc')
@@ -49,6 +58,13 @@ class STPTImage(_Channels): "Input channels (STPT), (c, h, w): detector units, o
 class IMCImage(_Channels):
     "Target markers (IMC), (m, h, w): counts, or scaled."
     cmap = 'magma'
+
+# %% ../nbs/10_data.ipynb #1aaa7eb0
+def _unpacked(kind, dtype, image): return kind(image.view(dtype))
+def _packed(image): # torch cannot send uint16 tensors of a class of ours to another process: the same bytes go as plain int16
+    plain = image.as_subclass(torch.Tensor)
+    return _unpacked, (type(image), plain.dtype, plain.view(torch.int16) if plain.dtype == torch.uint16 else plain)
+for _kind in (STPTImage, IMCImage): ForkingPickler.register(_kind, _packed)
 
 # %% ../nbs/10_data.ipynb #358ae7d0
 class HeldOutSections:
@@ -124,6 +140,63 @@ def assert_disjoint(train:list, # (section number, (y0, y1, x0, x1)) that train
                              'use HeldOutSections, or windows that keep to the grid')
 
 # %% ../nbs/10_data.ipynb #54b1c193
+def _valid(section):
+    "Mask of the 16 px blocks of a section that were measured; None if all were."
+    mask = section.valid()
+    return None if mask.all() else mask
+
+def _all_valid(mask, box): # (ceil(h/16), ceil(w/16)) bool; (y0, y1, x0, x1) px
+    y0, y1, x0, x1 = box
+    return bool(mask[y0//OVERVIEW:-(-y1//OVERVIEW), x0//OVERVIEW:-(-x1//OVERVIEW)].all())
+
+def _without_gaps(store, windows, size):
+    "The windows that touch no invalid block."
+    masks = {n: _valid(store[n]) for n in {n for n, _ in windows}}
+    return [(n, c) for n, c in windows if masks[n] is None or _all_valid(masks[n], window(c, size, *store[n].shape))]
+
+# %% ../nbs/10_data.ipynb #3183b60e
+def _shards(array):
+    "Folder of an array laid out as `convert` writes it, one row of Blosc chunks per file; None for any other."
+    meta, store = array.metadata.to_dict(), array.store_path.store
+    first = dict(meta['codecs'][0])
+    inner = [c['name'] for c in first.get('configuration', {}).get('codecs', ())]
+    usual = first['name'] == 'sharding_indexed' and inner == ['bytes', 'blosc'] and first['configuration']['index_location'] == 'end' and array.chunks[0] == array.shape[0]
+    usual = usual and array.shards[:2] == array.chunks[:2] and array.dtype == np.uint16 and array.fill_value == 0 and isinstance(store, LocalStore)
+    return Path(store.root)/array.store_path.path/'c'/'0' if usual else None
+
+class _Boxes:
+    "Boxes of a stored array, each chunk decoded straight into its place; through zarr where the array is laid out otherwise."
+    def __init__(self, array):
+        self.array, self.folder, self.indices, self.scratch = array, _shards(array), {}, None
+
+    def _index(self, file, row): # offset and size of each chunk of a shard
+        if row not in self.indices:
+            n = self.array.shards[2]//self.array.chunks[2]
+            file.seek(-16*n-4, os.SEEK_END) # the index, then its checksum
+            self.indices[row] = np.frombuffer(file.read(16*n), '<u8').reshape(n, 2).tolist()
+        return self.indices[row]
+
+    def read_into(self, out, y0, x0): # out: (c, h, w) uint16, any strides
+        "Fill `out` with the box whose first pixel is (`y0`, `x0`)."
+        y1, x1, side = y0+out.shape[1], x0+out.shape[2], self.array.chunks[1]
+        if self.folder is None: out[:] = self.array[:, y0:y1, x0:x1]; return
+        for row in range(y0//side, -(-y1//side)):
+            try: file = open(self.folder/str(row)/'0', 'rb', buffering=0)
+            except FileNotFoundError: out[:, max(row*side-y0, 0):row*side+side-y0] = 0; continue # zarr writes no file for zeros alone
+            with file:
+                for column in range(x0//side, -(-x1//side)): self._chunk(file, row, column, out, y0, x0)
+
+    def _chunk(self, file, row, column, out, y0, x0):
+        (c, side, _), (offset, size) = self.array.chunks, self._index(file, row)[column]
+        top, left = row*side-y0, column*side-x0
+        whole = top == left == 0 and out.shape == (c, side, side) and out.flags.c_contiguous
+        if self.scratch is None and not whole: self.scratch = np.empty((c, side, side), np.uint16)
+        chunk = out if whole else self.scratch
+        if offset == 2**64-1: chunk[:] = 0
+        else: file.seek(offset); Blosc().decode(file.read(size), chunk)
+        if not whole: out[:, max(top, 0):top+side, max(left, 0):left+side] = chunk[:, max(-top, 0):out.shape[1]-top, max(-left, 0):out.shape[2]-left]
+
+# %% ../nbs/10_data.ipynb #8873fcf0
 class ChunkDataset:
     "Pairs (`STPTImage`, `IMCImage`) of uint16 counts from a store; an item is a window of `size` px at a chunk of `windows`."
     def __init__(self,
@@ -134,25 +207,56 @@ class ChunkDataset:
                  seed:int=0, # of the moves
                  in_memory:bool=False, # read the sections once and keep them
                 ):
-        self.store, self.windows, self.size, self.move, self.random = store, list(windows), size, move, random.Random(seed)
-        self.kept = {n: tuple(getattr(store[n], r)[:] for r in ('inputs', 'targets')) for n in {n for n, _ in windows}} if in_memory else {}
+        self.store, self.windows, self.size, self.move, self.seed, self.epoch, self.random = store, list(windows), size, move, seed, 0, random.Random(seed)
+        numbers = {n for n, _ in self.windows}
+        self.kept = {n: tuple(getattr(store[n], r)[:] for r in ('inputs', 'targets')) for n in numbers} if in_memory else {}
+        self.boxes = {} if in_memory else {n: tuple(_Boxes(getattr(store[n], r)) for r in ('inputs', 'targets')) for n in numbers}
+        self.usable = {n: mask for n in numbers if move and (mask := _valid(store[n])) is not None}
 
     def __len__(self): return len(self.windows)
 
-    def __getitem__(self, i):
-        number, chunk = self.windows[i]
-        section = self.store[number]
-        move = tuple(self.random.randint(-self.move, self.move) for _ in range(2)) if self.move else (0, 0)
-        y0, y1, x0, x1 = window(chunk, self.size, *section.shape, move)
-        pair = self.kept.get(number) or (section.inputs, section.targets)
-        return tuple(kind(torch.from_numpy(self._whole(array[:, y0:y1, x0:x1]))) for kind, array in zip((STPTImage, IMCImage), pair))
+    def __getitem__(self, i): return tuple(kind(image[0]) for kind, image in zip((STPTImage, IMCImage), self.batch([i])))
 
-    def _whole(self, image):
-        short = [self.size-n for n in image.shape[1:]]
-        return np.pad(image, ((0, 0), (0, short[0]), (0, short[1])), mode='symmetric') if any(short) else np.ascontiguousarray(image)
+    def _window(self, number, chunk): # moved, but not onto pixels that are not valid
+        shape = self.store[number].shape
+        for _ in range(10 if self.move else 0):
+            move = [self.random.randint(-self.move, self.move) for _ in range(2)]
+            if not self.kept: move[self.random.randrange(2)] = 0 # from disk along rows or columns: two chunks to decode, not four
+            box = window(chunk, self.size, *shape, move)
+            if number not in self.usable or _all_valid(self.usable[number], box): return box
+        return window(chunk, self.size, *shape)
+
+# %% ../nbs/10_data.ipynb #d3103fca
+def _empty(*shape, dtype=np.uint16): return torch.from_numpy(np.empty(shape, dtype))
+
+@patch
+def batch(self:ChunkDataset,
+          items, # indices into `windows`
+          into:tuple|None=None, # two tensors to fill, (at least b, c, size, size) uint16; None: new ones
+         )->tuple[STPTImage,IMCImage]: # each (b, c, size, size) uint16
+    "Several items at once; parts of a window beyond a small image mirror it."
+    places, both = [(self.windows[i][0], self._window(*self.windows[i])) for i in items], []
+    for role, kind, names in ((0, STPTImage, self.store.input_names), (1, IMCImage, self.store.panel.names)):
+        images = into[role][:len(places)] if into else _empty(len(places), len(names), self.size, self.size)
+        for out, (n, (y0, y1, x0, x1)) in zip(images.numpy(), places):
+            inside = out[:, :y1-y0, :x1-x0]
+            if self.kept: inside[:] = self.kept[n][role][:, y0:y1, x0:x1]
+            else: self.boxes[n][role].read_into(inside, y0, x0)
+            short = [self.size-k for k in inside.shape[1:]]
+            if any(short): out[:] = np.pad(inside, ((0, 0), (0, short[0]), (0, short[1])), mode='symmetric')
+        both.append(kind(images))
+    return tuple(both)
 
 # %% ../nbs/10_data.ipynb #13925963
 def _turn(image, k): return torch.rot90(image.flip(-1) if k > 3 else image, k % 4, (-2, -1))
+
+def _turn_all(images, draws):
+    if images.device.type == 'cpu': # one copy, by numpy's views
+        counts, out = images.as_subclass(torch.Tensor).numpy(), np.empty(images.shape, images.as_subclass(torch.Tensor).numpy().dtype)
+        for i, k in enumerate(draws): out[i] = np.rot90(counts[i, ..., ::-1] if k > 3 else counts[i], k % 4, (-2, -1))
+        return torch.from_numpy(out).as_subclass(type(images))
+    bits = images.view(torch.int16) if images.dtype == torch.uint16 else images # few devices can flip uint16
+    return torch.stack([_turn(i, k) for i, k in zip(bits, draws)]).view(images.dtype)
 
 class FlipTurn(ItemTransform):
     "One of the eight flips and quarter turns per pair, the same for input and target; training batches only."
@@ -166,10 +270,7 @@ class FlipTurn(ItemTransform):
                ): # the same, flipped and turned
         "Flip and turn each pair of the batch."
         draws = [self.random.randrange(8) for _ in pair[0]]
-        def _all(images): # moved as int16 bits: few devices can flip uint16
-            bits = images.view(torch.int16) if images.dtype == torch.uint16 else images
-            return torch.stack([_turn(i, k) for i, k in zip(bits, draws)]).view(images.dtype)
-        return tuple(_all(images) for images in pair)
+        return tuple(_turn_all(images, draws) for images in pair)
 
 class ScaleCounts(Transform):
     "Counts to scaled values, each kind of image by its scale; decodes back to counts."
@@ -204,19 +305,86 @@ def fit_scales(store, # a `Store`
                targets:str='linear', # transform of the targets
               )->tuple[CountScale,CountScale]: # (input scale, target scale)
     "Input and target scales from the histograms of the training sections `numbers`."
-    total = lambda role: sum(store[n].histogram(role) for n in numbers)
-    return CountScale.fit(total('inputs'), inputs, centre=True), CountScale.fit(total('targets'), targets)
+    one_by_one = lambda role: ((store[n].number, store[n].histogram(role)) for n in numbers)
+    return CountScale.fit(one_by_one('inputs'), inputs, centre=True), CountScale.fit(one_by_one('targets'), targets)
 
 # %% ../nbs/10_data.ipynb #8dbe0acd
 def _on_tissue(store, windows, size, least):
-    "The windows of which at least the share `least` is tissue."
-    keep, masks = [], {n: store[n].on_pixels(store[n].tissue())[::4, ::4] for n in {n for n, _ in windows}}
+    "The windows of which at least the share `least` is tissue, looked at in every fourth pixel."
+    keep, masks = [], {n: store[n].tissue() for n in {n for n, _ in windows}}
     for n, c in windows:
         y0, y1, x0, x1 = (v//4 for v in window(c, size, *store[n].shape))
-        if masks[n][y0:y1, x0:x1].mean() >= least: keep.append((n, c))
+        rows, columns = np.arange(y0, y1)*4//OVERVIEW, np.arange(x0, x1)*4//OVERVIEW
+        if masks[n][rows][:, columns].mean() >= least: keep.append((n, c))
     return keep
 
 # %% ../nbs/10_data.ipynb #73d83d68
+class _ChunkLoader(TfmdDL):
+    "fastai's loader, reading batch by batch into memory that is shared with the workers."
+    places = free = None
+    def before_iter(self):
+        "Another epoch, with other moves."
+        self.dataset.epoch += 1
+
+    def wif(self):
+        "Make a worker ready to read."
+        blosc.use_threads = False
+        self.dataset.random = random.Random(f'{self.dataset.seed} {self.dataset.epoch} {get_worker_info().id}')
+
+    def create_batches(self,
+                       samples, # indices of windows
+                      ): # yields batches, or where they are
+        "Read batch by batch."
+        for items in chunked(samples, self.bs, self.drop_last):
+            if self.places is None or get_worker_info() is None: yield self.dataset.batch(items)
+            else:
+                place = self.free.get()
+                self.dataset.batch(items, self.places[place])
+                yield place, len(items)
+
+# %% ../nbs/10_data.ipynb #04d3691d
+@patch
+def _share(self:_ChunkLoader, number):
+    "`number` places for a batch, which forked workers can write and this process can read."
+    channels, pixels = [len(self.dataset.store.input_names), len(self.dataset.store.panel)], self.dataset.size**2
+    self.places, self.free = [], SimpleQueue()
+    for place in range(number):
+        memory = mmap(-1, 2*self.bs*sum(channels)*pixels)
+        whole = torch.frombuffer(memory, dtype=torch.uint16).split([self.bs*c*pixels for c in channels])
+        self.places.append([part.view(self.bs, c, self.dataset.size, self.dataset.size) for part, c in zip(whole, channels)])
+        self.free.put(place)
+
+@patch
+def __iter__(self:_ChunkLoader):
+    "An epoch of batches, scaled."
+    if self.fake_l.num_workers == 0 or get_start_method() != 'fork': yield from super(_ChunkLoader, self).__iter__(); return
+    self.randomize(); self.before_iter()
+    self._DataLoader__idxs = self.get_idxs() # where fastai's own __iter__ keeps the order of an epoch
+    self._share(2*self.fake_l.num_workers+1) # torch asks each worker for two batches ahead; one is being scaled
+    try:
+        for place, n in _MultiProcessingDataLoaderIter(self.fake_l):
+            shared = {part.data_ptr() for part in self.places[place]}
+            batch = tuple(kind(part[:n]) for kind, part in zip((STPTImage, IMCImage), self.places[place]))
+            batch = self.after_batch(to_device(batch, self.device) if self.device is not None else batch)
+            batch = tuple(_empty(*x.shape).copy_(x).as_subclass(type(x)) if x.data_ptr() in shared else x for x in batch) # nothing scaled it
+            self.free.put(place)
+            yield batch
+    finally: self.places = self.free = None
+    self.after_iter()
+
+# %% ../nbs/10_data.ipynb #538dd0d1
+def _check_scales(store, scales, held):
+    "Raise `InputError` if a scale is for other channels or was fitted on a section of `held`; warn where that cannot be told."
+    for scale, names, role in zip(scales, (store.input_names, store.panel.names), ('input', 'target')):
+        if len(scale) != len(names): raise InputError(f'the {role} scale is for {len(scale)} channels, the store has {len(names)}: fit it on this store with fit_scales')
+        saw = {n: scale.saw(n, store[n].histogram(f'{role}s')) if scale.fitted_on else None for n in held}
+        seen, unsure = ([n for n, s in saw.items() if s is answer] for answer in (True, None))
+        if seen: raise InputError(f'the {role} scale was fitted on section(s) {list(scale.fitted_on)}, among them the held-out {seen}: fit it on the training sections, '
+                                  'fit_scales(store, numbers), or leave `scales` out')
+        if unsure: log.warning('It is not known whether the %s scale was fitted on the held-out section(s) %s: %s', role, unsure,
+                               'it does not say what it was fitted on' if scale.fitted_on is None else 'it was fitted on other counts under the same number(s)')
+
+# %% ../nbs/10_data.ipynb #6da3905a
 def chunk_dataloaders(store, # a `Store`
                       split=None, # `HeldOutSections`, `RandomChunks` or alike; None: hold out the last section, guard 1 if enough are left
                       bs:int=64, # windows per batch
@@ -230,12 +398,14 @@ def chunk_dataloaders(store, # a `Store`
                       seed:int=0, # of order, moves and turns
                       device=None, # None: fastai's default
                      )->DataLoaders: # with `store`, `split`, `scales`, `size` and `train_sections`
-    "Batches of (`STPTImage`, `IMCImage`) for training and validation; raises `InputError` if the two share a pixel or nothing is left to train on."
+    "Batches of (`STPTImage`, `IMCImage`) for training and validation; raises `InputError` if the two share a pixel, a scale has seen a held-out section, or nothing is left to train on."
     usable = [s.number for s in store if s.targets is not None]
     if not usable: raise InputError(f'no section of {store.path} has targets (IMC): there is nothing to learn from')
     split = split or HeldOutSections(usable[-1:], guard=int(len(usable) > 3))
     train, valid = split(store, size)
     sections = sorted({n for n, _ in train})
+    train, valid = (_without_gaps(store, windows, size) for windows in (train, valid))
+    if not train or not valid: raise InputError(f"every {'validation' if train else 'training'} window of {size} px touches pixels that were not measured: choose other sections, or a smaller size")
     train = _on_tissue(store, train, size, least_tissue)
     if not train: raise InputError(f'no training window of {size} px has {least_tissue:.0%} tissue in sections {sections}: lower least_tissue')
     move = 0 if {n for n, _ in train} & {n for n, _ in valid} else size//2
@@ -244,17 +414,13 @@ def chunk_dataloaders(store, # a `Store`
     used = {n for n, _ in train+valid}
     if in_memory is None: in_memory = sum(np.prod(store[n].shape)*2.*(len(store.input_names)+len(store.panel)) for n in used) < 2e9
     scales = scales or fit_scales(store, sections, *transforms)
-    _match(store, scales)
+    _check_scales(store, scales, sorted({n for n, _ in valid}-set(sections)))
     make = partial(ChunkDataset, store, size=size, in_memory=in_memory)
     tfms = [ScaleCounts(*scales)]+([FlipTurn(seed)] if augment else [])
-    dls = DataLoaders.from_dsets(make(train, move=move, seed=seed), make(valid), bs=bs, num_workers=num_workers, after_batch=tfms, device=device or default_device(), drop_last=False)
+    dls = DataLoaders.from_dsets(make(train, move=move, seed=seed), make(valid), bs=bs, dl_type=_ChunkLoader, num_workers=num_workers, after_batch=tfms, device=device or default_device(), drop_last=False)
     dls.train.rng = random.Random(seed)
     dls.store, dls.split, dls.scales, dls.size, dls.train_sections, dls.seed = store, split, scales, size, sections, seed
     return dls
-
-def _match(store, scales):
-    for scale, names, role in zip(scales, (store.input_names, store.panel.names), ('input', 'target')):
-        if len(scale) != len(names): raise InputError(f'the {role} scale is for {len(scale)} channels, the store has {len(names)}: fit it on this store with fit_scales')
 
 # %% ../nbs/10_data.ipynb #269c09ba
 def _rows(images, titles, max_n, figsize):
