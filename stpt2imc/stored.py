@@ -6,7 +6,7 @@
 __all__ = ['log', 'ChunkPair', 'StoredSection', 'Store', 'open_store']
 
 # %% ../nbs/04c_stored.ipynb #b37a3874
-import difflib, logging, os
+import difflib, hashlib, logging, os
 import numpy as np, pandas as pd
 import zarr
 from collections.abc import Sequence
@@ -228,11 +228,12 @@ def verify(self:Store,
     chosen = list(self) if sections is None else [self[n] for n in sections]
     problems, unfinished = _strays(self) if sections is None else ([], [])
     if unfinished: log.warning('%s holds unfinished conversions (%s): run convert again and they are completed', self.path, ', '.join(unfinished))
-    rows = []
+    rows, root = [], hashlib.sha256(self.place.read('zarr.json')).hexdigest()
     with tqdm(unit='B', unit_scale=True, desc='Verifying', disable=not progress or 'IN_TEST' in os.environ) as bar:
         for s in chosen:
             bad, files, size = check_files(self.place/s.group.basename, bar.update)
             problems += [f'section {s.number}: {s.group.basename}/{p}' for p in bad]
+            if s.meta.get('root_sha256', root) != root: problems.append(f'zarr.json (metadata of the store) is not what it was when section {s.number} was written')
             rows.append(dict(section=s.number, name=s.name, files=files, bytes=size))
     if problems: raise InputError(f'{len(problems)} problem{"s" if len(problems) > 1 else ""} in {self.path}:\n'+'\n'.join(f'- {p}' for p in problems[:50])
                                   +'\nCopy the store again from where it was whole, or remove the folders of these sections and run convert again.')

@@ -154,7 +154,7 @@ def test_two_at_once_are_refused(lab, tmp_path):
     assert convert(sections, tmp_path / "s.zarr").numbers == [1, 2]   # the lock was given back
 
 
-@pytest.mark.parametrize("what", ["flipped", "missing", "extra", "attributes", "list", "section"])
+@pytest.mark.parametrize("what", ["flipped", "missing", "extra", "attributes", "list", "section", "root"])
 def test_verify_names_what_is_wrong(lab, tmp_path, what):
     folder, *_ = lab
     shutil.copytree(folder / "whole.zarr", tmp_path / "s.zarr")
@@ -170,6 +170,7 @@ def test_verify_names_what_is_wrong(lab, tmp_path, what):
     if what == "list":
         path = tmp_path / "s.zarr" / "section_001" / "checksums.json"; path.write_text(path.read_text().replace("1", "2", 1)); says = "checksums.json is damaged"
     if what == "section": (tmp_path / "s.zarr" / "section_001" / "zarr.json").unlink(); says = r"section_001/zarr.json \(metadata\) is missing"
+    if what == "root": path = tmp_path / "s.zarr" / "zarr.json"; path.write_text(path.read_text().replace("143Pr_M2", "143Pr_M7")); says = "metadata of the store"
     with pytest.raises(InputError, match=says): open_store(tmp_path / "s.zarr").verify()
 
 
