@@ -20,7 +20,7 @@ from .score import Moments, box_means, explained, over_seeds, score, summary, wo
 from .card import ReportCard, registration, report_card, seam
 from .tasks import benchmark_baselines
 from .plot import chunk_mse, composite, plot_losses, plot_overview, plot_reconstruction, plot_scores
-from .bench import bench_io, bench_loader, drop_cache, io_table, plot_io
+from .bench import bench_convert, bench_io, bench_loader, convert_table, drop_cache, io_table, plot_io
 from .cli import demo, show_versions
 
 __all__ = [name for name in dir() if not name.startswith("_")] + ["__version__"]
