@@ -277,13 +277,13 @@ def _sampled(image, channels, block): # block means of square roots; of every bl
 
 # %% ../nbs/03_align.ipynb #5d662bff
 def _tissue(small): # bool (h, w); all of it where there is no background
-    mean = np.mean([gaussian_filter(np.log1p(c), 1) for c in small], 0)
+    mean = np.mean([gaussian_filter(np.log1p(c), max(small.shape[1:])/250) for c in small], 0)
     everything = np.ones(mean.shape, bool)
     if np.ptp(mean) < .1: return everything
     mask = mean > threshold_otsu(mean)
     inside, outside = mean[mask], mean[~mask]
     apart, within = inside.mean()-outside.mean(), np.sqrt(inside.var()*mask.mean()+outside.var()*(~mask).mean())
-    return mask if apart > .2 and apart > 3*within else everything
+    return mask if apart > .2 and apart > 3.5*within else everything
 
 def _reduced(a, f): # means of f x f pixels
     h, w = (n//f*f for n in a.shape[-2:])
@@ -495,10 +495,14 @@ def _verified(stpt, imc, one): # a coarse fit, refined on the small images, then
         if len(maps):
             scaled = _refined(scaled, maps, centres, small)
             one = replace(one, scale=tuple(s*r for s in scaled.scale), shift=tuple(s*imc.block for s in scaled.shift))
-    size = min(384, min(full)//2)
-    places = [((y+.5)*imc.block, (x+.5)*imc.block) for y, x in _places(imc.mask, 3, size//imc.block)]
-    maps, centres = _window_maps(_Reader(stpt.image, list(range(min(stpt.image.shape[0], 8)))), _Reader(imc.image, imc.channels), one, places, size, 40, 1.5, 8)
-    return _refined(one, maps, centres, full) if len(maps) else one
+    size, readers = min(384, min(full)//2), (_Reader(stpt.image, list(range(min(stpt.image.shape[0], 8)))), _Reader(imc.image, imc.channels))
+    for n in (2, 3): # a glance first
+        places = [((y+.5)*imc.block, (x+.5)*imc.block) for y, x in _places(imc.mask, n, size//imc.block)]
+        maps, centres = _window_maps(*readers, one, places, size, 40, 1.5, 8)
+        if not len(maps): return one
+        one = _refined(one, maps, centres, full)
+        if one.ratio < 1.2 or one.fine_z < 7: break
+    return one
 
 # %% ../nbs/03_align.ipynb #f6fc2f6b
 def _scales(section, frame, source, scale): # named scales (down, across) for upright and turned sources
@@ -578,7 +582,7 @@ def summary(self:PairReport)->str:
     "The finding in one sentence."
     um = self.shift_um and f' ({self.shift_um[0]:+.1f}, {self.shift_um[1]:+.1f} um)' or ''
     s = self.statistics
-    found = 'no fit brings them together' if self.evidence == 'none' else f'best fit {self.best}; measured shift {self.shift_px[0]:+.2f}, {self.shift_px[1]:+.2f} px{um}'
+    found = f'best fit {self.best}; measured shift {self.shift_px[0]:+.2f}, {self.shift_px[1]:+.2f} px{um}' if self.evidence == 'strong' else f'no fit holds, {self.best} is the least bad'
     return (f'Section {self.section}, {self.roles[0]} on {self.roles[1]}: {found}. Evidence {self.evidence}: peak {s["ratio"]:.2f} times the highest elsewhere, z {s["z"]:.0f}, '
             f'{s["agree"]} of {s["windows"]} windows agree.')
 
@@ -633,7 +637,7 @@ def _pair(section):
     if not hasattr(section, 'overview'): return _Pair(section.inputs, section.targets, section.number, section.roles)
     return _Pair(_Stored(section, 'inputs'), _Stored(section, 'targets'), section.number, tuple(section.store.roles))
 
-def _table(tries, frame):
+def _table(tries):
     rows = [dict(fit=f'{o.name}{f", turned {90*o.turn}°" if o.turn else ""}{", mirrored" if o.flip else ""}', scale=o.scale[0], structure=o.score, as_it_stands=o.stands, mask_iou=o.iou,
                  shift_down=o.shift[0], shift_right=o.shift[1], cells=o.peak if o.windows else math.nan, ratio=o.ratio if o.windows else math.nan, z=o.fine_z if o.windows else math.nan) for o in tries]
     return pd.DataFrame(rows).sort_values(['ratio', 'structure'], ascending=False, na_position='last', ignore_index=True)
@@ -667,22 +671,26 @@ def _until_strong(stpt, imc, tries):
 
 # %% ../nbs/03_align.ipynb #57bfdfbe
 def _report(pair, stpt, imc, named, frame, best, tried, done):
-    gross = max(done, key=lambda o: o.score)
-    evidence = 'strong' if best.strong else 'weak' if (best.ratio > 1.25 and best.fine_z > 8) or gross.score > 1.5*gross.rival else 'none'
+    gross, least = max(done, key=lambda o: o.score), None
+    clear = gross.score > 1.5*gross.rival
+    evidence = 'strong' if best.strong else 'weak' if clear or (best.name in named and best.ratio > 1.25 and best.fine_z > 8) else 'none'
     fit, name = _fit_named(best, named, frame)
-    warnings = []
-    if evidence != 'strong': # what the gross structure says, or the plainest fit
-        plain = max((o for o in done if not o.turn and not o.flip), key=lambda o: (o.stands, o.name != 'resize'))
-        shown = gross if evidence == 'weak' and best.ratio <= 1.25 else plain if evidence == 'none' else best
-        fit = fit if shown is best else Fit(shown.name if shown.name in ('same', 'origin', 'resize') else 'scale', shown.scale if shown.name not in ('same', 'origin', 'resize') else 1., shown.turn, shown.flip)
-        why = {'weak': 'only the gross structure agrees, single cells do not: as if they were neighbouring sections, or different depths of one', 'none': 'no fit brings them together'}[evidence]
-        warnings.append(f'section {pair.number}: {pair.roles[0]} and {pair.roles[1]} do not match ({why}). Check that both files are of this section before you train on it')
-    elif fit.turn or fit.flip: warnings.append(f'section {pair.number}: {pair.roles[0]} must be {"turned" if fit.turn else "mirrored"} to lie on {pair.roles[1]}: {fit}')
-    if evidence == 'strong' and any(fit.shift): warnings.append(f'section {pair.number}: {pair.roles[0]} lies {fit.shift[0]:+.4g}, {fit.shift[1]:+.4g} px (down, right) off its place; the fit moves it')
-    if evidence == 'strong' and name == 'measured': warnings.append(f'section {pair.number}: the scale {fit.scale[0]:.5g} was measured; no size and no pixel size in the files explains it')
-    named_best = replace(best, name=name)
-    rest = [o for o in done if (o.scale, o.turn, o.flip, o.name) not in {(t.scale, t.turn, t.flip, t.name) for t in tried}]
+    if evidence != 'strong': # the plainest fit, as it stands: nothing is moved without evidence
+        turn, flip = (gross.turn, gross.flip) if clear else (done[0].turn, done[0].flip)
+        least = max((o for o in done if (o.turn, o.flip) == (turn, flip)), key=lambda o: o.stands)
+        fit, name = _fit_named(replace(least, shift=(0., 0.)), named, frame)
     um = imc.image.pixel_um or (stpt.image.pixel_um and stpt.image.pixel_um*float(np.sqrt(np.prod(best.scale))))
+    table = _table([replace(o, name=name) if o is best and not least else o for o in tried]+[o for o in done if (o.name, o.turn, o.flip) not in {(t.name, t.turn, t.flip) for t in tried}])
     views = tuple((o.coarse.mean(0), o.coarse_mask, o.coarse_block) for o in (stpt, imc))
-    return PairReport(pair.number, pair.roles, fit, evidence, _table([named_best if o is best else o for o in tried]+rest, frame), best.shift, best.sd, um,
-                      dict(peak=best.peak, ratio=best.ratio, z=best.fine_z, windows=best.windows, agree=best.agree), warnings, views)
+    return PairReport(pair.number, pair.roles, fit, evidence, table, best.shift, best.sd, um, dict(peak=best.peak, ratio=best.ratio, z=best.fine_z, windows=best.windows, agree=best.agree),
+                      _warnings(f'section {pair.number}: {pair.roles[0]}', pair.roles[1], fit, evidence, name), views)
+
+def _warnings(where, other, fit, evidence, name): # what must be said loudly
+    if evidence != 'strong':
+        why = 'only the gross structure agrees, single cells do not, as in neighbouring sections or other depths' if evidence == 'weak' else 'no fit brings them together'
+        return [f'{where} and {other} do not match ({why}). Check that both files are of this section before you train on it']
+    out = []
+    if fit.turn or fit.flip: out.append(f'{where} must be {" and ".join(["turned"]*bool(fit.turn)+["mirrored"]*fit.flip)} to lie on {other}: {fit}')
+    if any(fit.shift): out.append(f'{where} lies {fit.shift[0]:+.4g}, {fit.shift[1]:+.4g} px (down, right) off its place; the fit moves it')
+    if name == 'measured': out.append(f'{where}: the scale {fit.scale[0]:.5g} was measured; no size and no pixel size in the files explains it')
+    return out
