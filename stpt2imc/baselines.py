@@ -219,8 +219,8 @@ class Boost:
 def _lightgbm(x, y, trees, leaves, seed):
     import lightgbm
     settings = dict(objective='poisson', num_leaves=leaves, learning_rate=.12, min_data_in_leaf=max(len(x)//500, 5), max_bin=63, seed=seed, deterministic=True, force_row_wise=True, verbose=-1)
-    data = lightgbm.Dataset(x, y[:, 0], params=settings, free_raw_data=False).construct()      # binned once for all markers
-    return [lightgbm.train(settings, data.set_label(column), trees) if column.any() else None for column in y.T]
+    data = lightgbm.Dataset(x, y[:, 0].copy(), params=settings, free_raw_data=False).construct()      # binned once for all markers
+    return [lightgbm.train(settings, data.set_label(column.copy()), trees) if column.any() else None for column in y.T]
 
 def _sklearn(x, y, trees, leaves, seed):
     from sklearn.ensemble import HistGradientBoostingRegressor

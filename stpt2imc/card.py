@@ -8,7 +8,7 @@ __all__ = ['log', 'VERDICTS', 'PREDICTABLE', 'PARTLY', 'share_shown', 'verdict',
            'ReportCard', 'report_card']
 
 # %% ../nbs/21a_card.ipynb #287cb8bd
-import base64, io, json, logging, re
+import base64, io, json, logging, re, textwrap
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -421,7 +421,7 @@ def draw(self:ReportCard,
     fig = Picture(figsize=(2.5*across, 4.2+1.65*down), dpi=64, layout='constrained')
     head, body = fig.subfigures(2, 1, height_ratios=(3.4, 1.65*down))
     for ax, panel in zip(head.subplots(1, 3), (_scale_panel, _shift_panel, _share_panel)): panel(ax, self)
-    fig.suptitle(self.title+''.join(f'\n{w[:130]}' for w in self.warnings), fontsize=10, color='#B00000' if self.warnings else 'k')
+    fig.suptitle(self.title+''.join('\n'+textwrap.fill(w, 40*across) for w in self.warnings), fontsize=10, color='#B00000' if self.warnings else 'k')
     axes = body.subplots(down, across, squeeze=False)
     body.suptitle(f'left measured, right imputed, boxes of {self.scale}; r of its ceiling, and the verdict', fontsize=9)
     for ax in axes.ravel(): ax.axis('off')

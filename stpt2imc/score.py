@@ -21,11 +21,10 @@ from tqdm.auto import tqdm
 from fastcore.basics import patch
 from .grid import InputError
 from .scale import ReportScale, percentile
-from .baselines import BASELINES, BLURS, CONTROLS, STRIP, Ridge, blurred_features, boxes_of, fit_baselines, fit_ridge, training_mean, _usable, _windows
+from .baselines import BASELINES, BLURS, COLUMNS, CONTROLS, STRIP, Ridge, blurred_features, boxes_of, fit_baselines, fit_ridge, training_mean, _usable, _windows
 
 # %% ../nbs/21_score.ipynb #bbf8c449
 log = logging.getLogger('stpt2imc')
-_COLUMNS = 1024 # columns scored at a time, px
 
 # %% ../nbs/21_score.ipynb #a175310c
 class Moments:
@@ -197,8 +196,7 @@ def thin(counts:np.ndarray, # whole counts
          rng:np.random.Generator, # that tosses the coins
         )->tuple[np.ndarray,np.ndarray]: # two images of the same shape that add up to `counts`
     "Split counts into two halves, each count by a coin."
-    heads = np.zeros(counts.shape, np.int64)
-    some = counts > 0
+    heads, some = np.zeros_like(counts), counts > 0
     heads[some] = rng.binomial(counts[some], .5)
     return heads, counts-heads
 
@@ -298,7 +296,8 @@ def ms_ssim(t:np.ndarray, # (m, h, w) truth, at least 176 px a side
         warnings.simplefilter('ignore')
         from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as similarity
     ready = lambda a: torch.from_numpy(np.clip(a/top[:, None, None], 0, 1).astype(np.float32))[:, None]
-    with torch.no_grad(): return similarity(ready(p), ready(t), data_range=1., reduction='none').numpy().reshape(-1)
+    p, t = ready(p), ready(t)
+    with torch.no_grad(): return np.concatenate([similarity(p[i:i+8], t[i:i+8], data_range=1., reduction='none').numpy().reshape(-1) for i in range(0, len(t), 8)])   # 8 at a time: memory
 
 # %% ../nbs/21_score.ipynb #5f9bcc58
 def _transformed_mean(store, train, transform):
@@ -315,7 +314,8 @@ def _transformed_mean(store, train, transform):
 def _plan(section, mask, readers, boxes, gaussians, strips):
     "The boxes to walk, and the share of them sampled for ranks, by scale."
     rows = any(getattr(r, '__self__', r) and getattr(getattr(r, '__self__', None), 'rows_only', False) for r in readers.values())
-    columns, height = (section.shape[1], 32) if rows and section.shape[1] > 2048 else (_COLUMNS, STRIP)     # whole rows of wide sections: few at a time
+    wide = section.shape[1] > 2048
+    columns, height = (section.shape[1], 32) if rows and wide else (COLUMNS//2 if wide else COLUMNS, STRIP)   # what is read by rows only: whole rows, but few
     tiles, starts = boxes_of(*section.shape, height, columns), range(0, section.shape[0], height)
     if strips and strips < len(starts):
         chosen = {starts[int(i)] for i in np.linspace(0, len(starts)-1, strips)}
