@@ -7,6 +7,7 @@ __all__ = ['DEMO_MARKERS', 'show_versions', 'demo', 'parser', 'main']
 
 # %% ../nbs/31_cli.ipynb #13c2f285
 import argparse, json, logging, math, os, platform, resource, sys, time
+from dataclasses import fields, replace
 from importlib import import_module, metadata
 from pathlib import Path
 from threading import Thread
@@ -121,10 +122,22 @@ def _find(args):
     if args.only: chosen['only'] = [_number(n) for n in args.only]
     return find_sections(args.folder, exclude=[_number(n) for n in args.exclude], **chosen)
 
+def _settings(kind, pairs):
+    "Numbers for fields of a dataclass, from NAME=VALUE."
+    out, known = {}, {f.name: f for f in fields(kind)}
+    for name, _, value in (pair.partition('=') for pair in pairs):
+        if name not in known: raise InputError(f"--set {name}: no such parameter; there are {', '.join(known)}")
+        default = known[name].default
+        try: out[name] = int(value) if default is None else type(default)(float(value)) if isinstance(default, (int, float)) else tuple(float(v) for v in value.split(','))
+        except ValueError: raise InputError(f'--set {name}={value}: a number is needed, such as {name}={default}') from None
+    return out
+
 def _phantom(args):
     from stpt2imc.phantom import Phantom
     start, phantom = time.time(), Phantom(args.seed, args.sections, args.height, args.width)
-    phantom.write(args.folder)
+    phantom = replace(phantom.clean() if args.clean else phantom, **_settings(Phantom, args.set))
+    phantom.write(args.folder, layout=args.layout)
+    if args.spillover: phantom.spillover_matrix.to_csv(args.spillover)
     print(f'{phantom}\nwritten to {args.folder} in {time.time()-start:.1f} s')
     return dict(folder=args.folder, seed=args.seed, sections=phantom.numbers, shape=[args.height, args.width], markers=phantom.panel.names)
 
@@ -290,7 +303,9 @@ def parser()->argparse.ArgumentParser: # with one subcommand per job
     p = _add('phantom', _phantom, 'Write a synthetic tumour in the laboratory\'s layout.')
     p.add_argument('folder', help='where'); p.add_argument('--sections', type=int, default=4, help='number of sections')
     for side in ('height', 'width'): p.add_argument(f'--{side}', type=int, default=1024, help='px')
-    p.add_argument('--seed', type=int, default=0, help='same seed, same bytes')
+    p.add_argument('--seed', type=int, default=0, help='same seed, same bytes'); p.add_argument('--layout', choices=('laboratory', 'ome'), default='laboratory', help="files as the laboratory names them, or OME-TIFF")
+    p.add_argument('--clean', action='store_true', help='without artefacts'); p.add_argument('--set', nargs='*', default=[], metavar='NAME=VALUE', help='parameters of the phantom, for example stripes=0 hot_pixels=0')
+    p.add_argument('--spillover', metavar='FILE', help='write the spillover matrix as CSV')
     p = _add_finding(_add('check', _check, 'Check sections before anything is converted: files, sizes, panels, values, and whether inputs lie on targets.'))
     p.add_argument('--no-pairs', dest='pairs', action='store_false', help='leave out the alignment'); p.add_argument('--figures', metavar='FOLDER', help='draw the outlines of every pair')
     _add_convert(_add('convert', _convert, 'Convert sections into a store; continues where an earlier run stopped.'))
