@@ -277,13 +277,14 @@ def _sampled(image, channels, block): # block means of square roots; of every bl
 
 # %% ../nbs/03_align.ipynb #5d662bff
 def _tissue(small): # bool (h, w); all of it where there is no background
-    mean = np.mean([gaussian_filter(np.log1p(c), max(small.shape[1:])/250) for c in small], 0)
+    smooth = np.stack([gaussian_filter(c, max(small.shape[1:])/120) for c in small])
+    mean = np.log(smooth/np.maximum(np.percentile(smooth, 90, (1, 2), keepdims=True), 1e-6)+.02).mean(0)
     everything = np.ones(mean.shape, bool)
     if np.ptp(mean) < .1: return everything
     mask = mean > threshold_otsu(mean)
     inside, outside = mean[mask], mean[~mask]
     apart, within = inside.mean()-outside.mean(), np.sqrt(inside.var()*mask.mean()+outside.var()*(~mask).mean())
-    return mask if apart > .2 and apart > 3.5*within else everything
+    return mask if apart > .2 and apart > 4*within else everything
 
 def _reduced(a, f): # means of f x f pixels
     h, w = (n//f*f for n in a.shape[-2:])
@@ -417,7 +418,7 @@ def _places(density, n, size): # up to n x n places with most tissue around them
         cells = [(p, around[a:b, p:q]*central(q-p)) for p, q in zip(edges[1][:-1], edges[1][1:]) if b > a and q > p]
         if not cells: continue
         y = int((sum(c.max(1) for _, c in cells)*central(b-a)).argmax())
-        out += [(a+y, p+int(c[y].argmax())) for p, c in cells if c[y].max() > .3]
+        out += [(a+y, p+int(c[y].argmax())) for p, c in cells if c[y].max() > .3*around.max()]
     return out
 
 def _window_maps(stpt, imc, one, places, size, reach, low, high): # T within +-reach for every window, and the centres of the windows
@@ -463,7 +464,7 @@ def _flanks(mean, middle): # (from the highest peak to the middle of all peaks b
     return other*weight/(1+weight), np.abs(other)/2
 
 # %% ../nbs/03_align.ipynb #ab1ef777
-def _refined(one, maps, centres, frame): # the fit with scale and shift corrected, and the evidence of the windows
+def _refined(one, maps, centres, frame, common_scale=False): # the fit with scale and shift corrected, and the evidence of the windows
     reach, p = maps.shape[1]//2, centres-np.array(frame)/2
     d, votes, common = _displacements(maps, max(reach//3, 6))
     t, k, sd, use = common+0., np.zeros(2), np.full(2, 3.), votes.copy()
@@ -471,6 +472,7 @@ def _refined(one, maps, centres, frame): # the fit with scale and shift correcte
         free = use.sum() >= 4 and np.ptp(p[use], axis=0).min() > .2*min(frame)
         t, k = np.array([np.linalg.lstsq(np.stack([np.ones(use.sum()), p[use, i]*free], 1), d[use, i], rcond=None)[0] for i in (0, 1)]).T
         off = np.abs(d-t-k*p)
+        if common_scale: k[:] = k.mean()
         now = votes & (off < 5*np.median(off[use], 0)+1).all(1)
         if (now == use).all() or now.sum() < 3: break
         use = now
@@ -496,12 +498,12 @@ def _verified(stpt, imc, one): # a coarse fit, refined on the small images, then
             scaled = _refined(scaled, maps, centres, small)
             one = replace(one, scale=tuple(s*r for s in scaled.scale), shift=tuple(s*imc.block for s in scaled.shift))
     size, readers = min(384, min(full)//2), (_Reader(stpt.image, list(range(min(stpt.image.shape[0], 8)))), _Reader(imc.image, imc.channels))
-    for n in (2, 3): # a glance first
+    for n in (2, 3, 3): # a glance first; again where the scale was off, which blurs the peak
         places = [((y+.5)*imc.block, (x+.5)*imc.block) for y, x in _places(imc.mask, n, size//imc.block)]
         maps, centres = _window_maps(*readers, one, places, size, 40, 1.5, 8)
         if not len(maps): return one
-        one = _refined(one, maps, centres, full)
-        if one.ratio < 1.2 or one.fine_z < 7: break
+        before, one = one, _refined(one, maps, centres, full, n == 2)
+        if one.ratio < 1.2 or one.fine_z < 7 or (n == 3 and max(abs(np.log(np.divide(one.scale, before.scale))))*size < .3): break
     return one
 
 # %% ../nbs/03_align.ipynb #f6fc2f6b
