@@ -314,8 +314,8 @@ def _components(parts, masks, low, high, most):
     x = np.concatenate([o[:, m] for o, m in zip(out, masks)], 1)
     sd = x.std(1, keepdims=True)+1e-9
     value, vector = np.linalg.eigh(np.atleast_2d(np.cov(x/sd)))
-    keep = np.flatnonzero(value > .02*value.max())[::-1][:most]
-    basis = ((vector[:, keep]/np.sqrt(value[keep])).T/sd.T).astype(np.float32)
+    keep = np.flatnonzero(value >= .02*value.max())[::-1][:most]
+    basis = ((vector[:, keep]/np.sqrt(np.maximum(value[keep], 1e-12))).T/sd.T).astype(np.float32)
     return [np.tensordot(basis, o, 1) for o in out]
 
 class _Matcher:
@@ -359,7 +359,9 @@ class _Try:
     sd:tuple = (math.inf, math.inf); peak:float = 0.; ratio:float = 0.; fine_z:float = 0.; windows:int = 0; agree:int = 0
 
     @property
-    def strong(self): return self.ratio > 1.5 and self.fine_z > 12 and self.agree >= max(2, self.windows//3)
+    def strong(self):
+        "Is the evidence of the windows beyond doubt?"
+        return self.ratio > 1.5 and self.fine_z > 12 and self.agree >= max(2, self.windows//3)
 
 # %% ../nbs/03_align.ipynb #20dca1a7
 def _overlap(stpt, imc, one): # IoU of the tissue masks of a fit as it stands, where both images reach; nan without background
@@ -390,15 +392,24 @@ class _Reader:
     def __init__(self, image, channels, small=None): self.image, self.channels, self.small, self.last = image, channels, small, {}
 
     @property
-    def shape(self): return self.image.shape[1:] if self.small is None else self.small.shape[1:]
+    def shape(self):
+        "Height and width, px."
+        return self.image.shape[1:] if self.small is None else self.small.shape[1:]
 
-    def box(self, y0, y1, x0, x1):
+    def box(self,
+            y0, y1, x0, x1, # px of the file, or of the small version
+           ): # (c, y1-y0, x1-x0) float32
+        "A box of the image."
         if self.small is not None: return self.small[:, y0:y1, x0:x1]
         if hasattr(self.image, 'box'): return np.sqrt(self.image.box(y0, y1, x0, x1)[self.channels].astype(np.float32))
         if (y0, y1) not in self.last: self.last = {(y0, y1): self.image.read(y0, y1, self.channels)}
         return np.sqrt(self.last[y0, y1][..., x0:x1].astype(np.float32))
 
-    def window(self, one, box): # a box of the frame under a fit: (c, h, w), and where the image reaches
+    def window(self,
+               one, # the fit under test
+               box, # (y0, y1, x0, x1) of the frame
+              ): # (c, h, w) float32, and where the image reaches (h, w); None where it does not
+        "A box of the frame under a fit."
         upright, lines, matrices = self.shape[::-1] if one.turn%2 else self.shape, [], []
         for lo, hi, s, t, n in zip(box[::2], box[1::2], one.scale, one.shift, upright):
             a, b = max(math.floor((lo-t)*s-2), 0), min(math.ceil((hi-t)*s+2), n)
@@ -455,7 +466,7 @@ def _vertex(line, i): # of the parabola through three values
 
 def _flanks(mean, middle): # (from the highest peak to the middle of all peaks beside it, half their distance)
     k = np.array(np.unravel_index(mean.argmax(), mean.shape))
-    level, ring = (mean-middle)/(mean[tuple(k)]-middle), _ring(mean, k)
+    level, ring = (mean-middle)/max(mean[tuple(k)]-middle, 1e-12), _ring(mean, k)
     others = (mean == maximum_filter(mean, 5)) & (level > .4) & (ring > 2) & (ring <= 16)
     if not others.any(): return np.zeros(2), np.zeros(2)
     places = np.argwhere(others)-k
@@ -484,7 +495,7 @@ def _refined(one, maps, centres, frame, common_scale=False): # the fit with scal
     t, sd, c = t+toward, np.hypot(sd, flank), np.array(frame)/2
     peak = float(mean[ring <= 3].max())
     return replace(one, scale=tuple((np.array(one.scale)/(1+k)).tolist()), shift=tuple(((1+k)*np.array(one.shift)+t-k*c).tolist()), sd=tuple(sd.tolist()), peak=peak,
-                   ratio=float(peak/far.max()), fine_z=float((peak-middle)/(1.4826*np.median(np.abs(far-middle))+1e-12)), windows=len(maps), agree=int(use.sum()))
+                   ratio=float(peak/max(far.max(), 1e-12)), fine_z=float((peak-middle)/(1.4826*np.median(np.abs(far-middle))+1e-12)), windows=len(maps), agree=int(use.sum()))
 
 # %% ../nbs/03_align.ipynb #8bd1b3cc
 def _verified(stpt, imc, one): # a coarse fit, refined on the small images, then at full resolution
@@ -628,7 +639,11 @@ class _Stored(ImageSource):
         self.names, self.pixel_um = [str(i) for i in range(self.shape[0])], section.pixel_um
 
     def _read(self, y0, y1, channels): return self.array[:, y0:y1][channels]
-    def box(self, y0, y1, x0, x1): return self.array[:, y0:y1, x0:x1]
+    def box(self,
+            y0, y1, x0, x1, # px
+           ): # (c, y1-y0, x1-x0) uint16
+        "A box of the array."
+        return self.array[:, y0:y1, x0:x1]
 
 @dataclass
 class _Pair: # a section, from files or from a store
