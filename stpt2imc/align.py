@@ -277,13 +277,14 @@ def _sampled(image, channels, block): # block means of square roots; of every bl
 
 # %% ../nbs/03_align.ipynb #5d662bff
 def _tissue(small): # bool (h, w); all of it where there is no background
-    mean = np.mean([gaussian_filter(np.log1p(c), max(small.shape[1:])/250) for c in small], 0)
+    smooth = np.stack([gaussian_filter(c, max(small.shape[1:])/120) for c in small])
+    mean = np.log(smooth/np.maximum(np.percentile(smooth, 90, (1, 2), keepdims=True), 1e-6)+.02).mean(0)
     everything = np.ones(mean.shape, bool)
     if np.ptp(mean) < .1: return everything
     mask = mean > threshold_otsu(mean)
     inside, outside = mean[mask], mean[~mask]
     apart, within = inside.mean()-outside.mean(), np.sqrt(inside.var()*mask.mean()+outside.var()*(~mask).mean())
-    return mask if apart > .2 and apart > 3.5*within else everything
+    return mask if apart > .2 and apart > 4*within else everything
 
 def _reduced(a, f): # means of f x f pixels
     h, w = (n//f*f for n in a.shape[-2:])
@@ -313,8 +314,8 @@ def _components(parts, masks, low, high, most):
     x = np.concatenate([o[:, m] for o, m in zip(out, masks)], 1)
     sd = x.std(1, keepdims=True)+1e-9
     value, vector = np.linalg.eigh(np.atleast_2d(np.cov(x/sd)))
-    keep = np.flatnonzero(value > .02*value.max())[::-1][:most]
-    basis = ((vector[:, keep]/np.sqrt(value[keep])).T/sd.T).astype(np.float32)
+    keep = np.flatnonzero(value >= .02*value.max())[::-1][:most]
+    basis = ((vector[:, keep]/np.sqrt(np.maximum(value[keep], 1e-12))).T/sd.T).astype(np.float32)
     return [np.tensordot(basis, o, 1) for o in out]
 
 class _Matcher:
@@ -358,7 +359,9 @@ class _Try:
     sd:tuple = (math.inf, math.inf); peak:float = 0.; ratio:float = 0.; fine_z:float = 0.; windows:int = 0; agree:int = 0
 
     @property
-    def strong(self): return self.ratio > 1.5 and self.fine_z > 12 and self.agree >= max(2, self.windows//3)
+    def strong(self):
+        "Is the evidence of the windows beyond doubt?"
+        return self.ratio > 1.5 and self.fine_z > 12 and self.agree >= max(2, self.windows//3)
 
 # %% ../nbs/03_align.ipynb #20dca1a7
 def _overlap(stpt, imc, one): # IoU of the tissue masks of a fit as it stands, where both images reach; nan without background
@@ -389,15 +392,24 @@ class _Reader:
     def __init__(self, image, channels, small=None): self.image, self.channels, self.small, self.last = image, channels, small, {}
 
     @property
-    def shape(self): return self.image.shape[1:] if self.small is None else self.small.shape[1:]
+    def shape(self):
+        "Height and width, px."
+        return self.image.shape[1:] if self.small is None else self.small.shape[1:]
 
-    def box(self, y0, y1, x0, x1):
+    def box(self,
+            y0, y1, x0, x1, # px of the file, or of the small version
+           ): # (c, y1-y0, x1-x0) float32
+        "A box of the image."
         if self.small is not None: return self.small[:, y0:y1, x0:x1]
         if hasattr(self.image, 'box'): return np.sqrt(self.image.box(y0, y1, x0, x1)[self.channels].astype(np.float32))
         if (y0, y1) not in self.last: self.last = {(y0, y1): self.image.read(y0, y1, self.channels)}
         return np.sqrt(self.last[y0, y1][..., x0:x1].astype(np.float32))
 
-    def window(self, one, box): # a box of the frame under a fit: (c, h, w), and where the image reaches
+    def window(self,
+               one, # the fit under test
+               box, # (y0, y1, x0, x1) of the frame
+              ): # (c, h, w) float32, and where the image reaches (h, w); None where it does not
+        "A box of the frame under a fit."
         upright, lines, matrices = self.shape[::-1] if one.turn%2 else self.shape, [], []
         for lo, hi, s, t, n in zip(box[::2], box[1::2], one.scale, one.shift, upright):
             a, b = max(math.floor((lo-t)*s-2), 0), min(math.ceil((hi-t)*s+2), n)
@@ -417,7 +429,7 @@ def _places(density, n, size): # up to n x n places with most tissue around them
         cells = [(p, around[a:b, p:q]*central(q-p)) for p, q in zip(edges[1][:-1], edges[1][1:]) if b > a and q > p]
         if not cells: continue
         y = int((sum(c.max(1) for _, c in cells)*central(b-a)).argmax())
-        out += [(a+y, p+int(c[y].argmax())) for p, c in cells if c[y].max() > .3]
+        out += [(a+y, p+int(c[y].argmax())) for p, c in cells if c[y].max() > .3*around.max()]
     return out
 
 def _window_maps(stpt, imc, one, places, size, reach, low, high): # T within +-reach for every window, and the centres of the windows
@@ -454,7 +466,7 @@ def _vertex(line, i): # of the parabola through three values
 
 def _flanks(mean, middle): # (from the highest peak to the middle of all peaks beside it, half their distance)
     k = np.array(np.unravel_index(mean.argmax(), mean.shape))
-    level, ring = (mean-middle)/(mean[tuple(k)]-middle), _ring(mean, k)
+    level, ring = (mean-middle)/max(mean[tuple(k)]-middle, 1e-12), _ring(mean, k)
     others = (mean == maximum_filter(mean, 5)) & (level > .4) & (ring > 2) & (ring <= 16)
     if not others.any(): return np.zeros(2), np.zeros(2)
     places = np.argwhere(others)-k
@@ -463,7 +475,7 @@ def _flanks(mean, middle): # (from the highest peak to the middle of all peaks b
     return other*weight/(1+weight), np.abs(other)/2
 
 # %% ../nbs/03_align.ipynb #ab1ef777
-def _refined(one, maps, centres, frame): # the fit with scale and shift corrected, and the evidence of the windows
+def _refined(one, maps, centres, frame, common_scale=False): # the fit with scale and shift corrected, and the evidence of the windows
     reach, p = maps.shape[1]//2, centres-np.array(frame)/2
     d, votes, common = _displacements(maps, max(reach//3, 6))
     t, k, sd, use = common+0., np.zeros(2), np.full(2, 3.), votes.copy()
@@ -471,6 +483,7 @@ def _refined(one, maps, centres, frame): # the fit with scale and shift correcte
         free = use.sum() >= 4 and np.ptp(p[use], axis=0).min() > .2*min(frame)
         t, k = np.array([np.linalg.lstsq(np.stack([np.ones(use.sum()), p[use, i]*free], 1), d[use, i], rcond=None)[0] for i in (0, 1)]).T
         off = np.abs(d-t-k*p)
+        if common_scale: k[:] = k.mean()
         now = votes & (off < 5*np.median(off[use], 0)+1).all(1)
         if (now == use).all() or now.sum() < 3: break
         use = now
@@ -482,7 +495,7 @@ def _refined(one, maps, centres, frame): # the fit with scale and shift correcte
     t, sd, c = t+toward, np.hypot(sd, flank), np.array(frame)/2
     peak = float(mean[ring <= 3].max())
     return replace(one, scale=tuple((np.array(one.scale)/(1+k)).tolist()), shift=tuple(((1+k)*np.array(one.shift)+t-k*c).tolist()), sd=tuple(sd.tolist()), peak=peak,
-                   ratio=float(peak/far.max()), fine_z=float((peak-middle)/(1.4826*np.median(np.abs(far-middle))+1e-12)), windows=len(maps), agree=int(use.sum()))
+                   ratio=float(peak/max(far.max(), 1e-12)), fine_z=float((peak-middle)/(1.4826*np.median(np.abs(far-middle))+1e-12)), windows=len(maps), agree=int(use.sum()))
 
 # %% ../nbs/03_align.ipynb #8bd1b3cc
 def _verified(stpt, imc, one): # a coarse fit, refined on the small images, then at full resolution
@@ -496,12 +509,12 @@ def _verified(stpt, imc, one): # a coarse fit, refined on the small images, then
             scaled = _refined(scaled, maps, centres, small)
             one = replace(one, scale=tuple(s*r for s in scaled.scale), shift=tuple(s*imc.block for s in scaled.shift))
     size, readers = min(384, min(full)//2), (_Reader(stpt.image, list(range(min(stpt.image.shape[0], 8)))), _Reader(imc.image, imc.channels))
-    for n in (2, 3): # a glance first
+    for n in (2, 3, 3): # a glance first; again where the scale was off, which blurs the peak
         places = [((y+.5)*imc.block, (x+.5)*imc.block) for y, x in _places(imc.mask, n, size//imc.block)]
         maps, centres = _window_maps(*readers, one, places, size, 40, 1.5, 8)
         if not len(maps): return one
-        one = _refined(one, maps, centres, full)
-        if one.ratio < 1.2 or one.fine_z < 7: break
+        before, one = one, _refined(one, maps, centres, full, n == 2)
+        if one.ratio < 1.2 or one.fine_z < 7 or (n == 3 and max(abs(np.log(np.divide(one.scale, before.scale))))*size < .3): break
     return one
 
 # %% ../nbs/03_align.ipynb #f6fc2f6b
@@ -626,7 +639,11 @@ class _Stored(ImageSource):
         self.names, self.pixel_um = [str(i) for i in range(self.shape[0])], section.pixel_um
 
     def _read(self, y0, y1, channels): return self.array[:, y0:y1][channels]
-    def box(self, y0, y1, x0, x1): return self.array[:, y0:y1, x0:x1]
+    def box(self,
+            y0, y1, x0, x1, # px
+           ): # (c, y1-y0, x1-x0) uint16
+        "A box of the array."
+        return self.array[:, y0:y1, x0:x1]
 
 @dataclass
 class _Pair: # a section, from files or from a store
