@@ -21,7 +21,7 @@ from .grid import InputError
 from .store import OVERVIEW
 
 # %% ../nbs/20a_baselines.ipynb #43cc1275
-STRIP, COLUMNS = 256, 2048 # rows and columns of a box that is worked on at a time, px
+STRIP, COLUMNS = 256, 1024 # rows and columns of a box that is worked on at a time, px
 
 # %% ../nbs/20a_baselines.ipynb #cf2c8e38
 def training_mean(store, # a `Store`

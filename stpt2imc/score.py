@@ -161,7 +161,12 @@ class _Rows:
         except ValueError: self.rows_only = False
         self.function = function
 
-    def read(self, y0, y1, x0=0, x1=None):
+    def read(self,
+             y0, # first row, px
+             y1, # one past the last row
+             x0=0, # first column, px
+             x1=None, # one past the last column; None: to the end
+            ): # (m, y1-y0, x1-x0)
         "A box of counts."
         if self.rows_only: return np.asarray(self.function(y0, y1))[..., x0:x1]
         return np.asarray(self.function(y0, y1, x0, x1))
@@ -261,7 +266,11 @@ class _Tile:
         self.pixels = self.order[names['box', 1]] if 1 in boxes else _by_block(self.use, (y0, x0), 1, block, across)
         self.order.update({names['gaussian', g]: self.pixels for g in gaussians})
 
-    def views(self, rows, transform, report):
+    def views(self,
+              rows, # (m, rows, columns) counts of the tile and its border
+              transform, # function of counts
+              report, # the report's scale
+             ): # (dict of scales, counts, report's scale)
         "Transformed values by scale, plain counts, counts on the report's scale; (m, k) each, in the order of the blocks."
         f, plain = transform(np.maximum(rows, -.5)), rows[self.inner].reshape(len(rows), -1)[:, self.pixels[0]]
         at = {self.names['box', s]: v.reshape(len(v), -1)[:, self.order[self.names['box', s]][0]] for s, v in _pyramid(f[self.inner], self.boxes).items()}
