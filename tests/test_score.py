@@ -123,7 +123,7 @@ def test_a_scaling_per_image_is_caught(tumour, oracle_card):
 
 
 def test_a_card_takes_every_baseline_and_is_the_same_twice(tmp_path):
-    phantom = Phantom(sections=2, height=160, width=160)
+    phantom = Phantom(sections=2, height=128, width=96)
     store = convert(find_sections(phantom.write(tmp_path / "small")), tmp_path / "small.zarr")
     one, two = (report_card(phantom.oracle(2), store, 2, phantom=phantom, boxes=(1, 4), **more) for more in (dict(), dict(baselines=("mean",), metrics=())))
     assert set(BASELINES) | {"model", "oracle"} == set(one.scores.method)
