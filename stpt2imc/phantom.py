@@ -461,7 +461,7 @@ def stpt(self:Phantom,
 
 # %% ../nbs/02_phantom.ipynb #6570d611
 @patch
-def _write_section(self:Phantom, folder, section, strip):
+def _write_section(self:Phantom, folder, section, strip, workers=1):
     imc = folder/f'SECTION_{section:02d}'/'TIF'
     imc.mkdir(parents=True, exist_ok=True)
     canvas, resolution = self._canvas, lambda um: dict(resolution=(1e4/um,)*2, resolutionunit='CENTIMETER')
@@ -472,10 +472,11 @@ def _write_section(self:Phantom, folder, section, strip):
     kinds += [dict(shape=(self.height, self.width), photometric='minisblack', **resolution(self.pixel_um))]*len(self.panel)
     maps = [tifffile.memmap(p, dtype=np.uint16, metadata=None, **k) for p, k in zip(parts, kinds)]
     upright = [np.rot90(np.moveaxis(m, -1, 0), self.stpt_turn, (1, 2))[..., ::-1 if self.stpt_flip else 1] for m in maps[:2]] # views: strips of the canvas, wherever they lie in the file
-    for y0 in range(0, max(self.height, canvas.height), strip):
+    def _write_strip(y0):
         y1, end = min(y0+strip, self.height), min(y0+strip, canvas.height)
         for depth in (1, 0) if y0 < end else (): upright[depth][:, y0:end] = canvas._upright(section, y0, end, (depth,))
         for file, counts in zip(maps[2:], self._imc_markers(section, y0, y1, range(len(_MARKERS))) if y0 < y1 else ()): file[y0:y1] = counts
+    with ThreadPoolExecutor(workers) as pool: list(pool.map(_write_strip, range(0, max(self.height, canvas.height), strip)))
     for m in maps: m.flush()
     del maps, upright
     for part, file in zip(parts, files): os.replace(part, file)
@@ -484,7 +485,7 @@ def _write_section(self:Phantom, folder, section, strip):
 def write(self:Phantom,
           folder, # made if it is not there
           strip:int|None=None, # rows computed at a time; None: about two million pixels
-          workers:int=2, # sections computed side by side
+          workers:int=2, # sections computed side by side; strips, where there are fewer sections
           progress:bool=True, # show a progress bar; never shown in tests
          )->Path: # `folder`
     "Write all sections as 16-bit TIFFs in the laboratory's layout, strip by strip; memory grows with `strip`, width and `workers` only."
@@ -493,6 +494,6 @@ def write(self:Phantom,
     folder.mkdir(parents=True, exist_ok=True)
     strip = max((strip or 2**21//self.width)//_BLOCK, 1)*_BLOCK
     with ThreadPoolExecutor(workers) as pool, tqdm(total=self.sections, desc='Phantom', unit='section', disable=not progress or 'IN_TEST' in os.environ) as bar:
-        for done in as_completed([pool.submit(self._write_section, folder, n, strip) for n in self.numbers]):
+        for done in as_completed([pool.submit(self._write_section, folder, n, strip, max(workers//self.sections, 1)) for n in self.numbers]):
             done.result(); bar.update()
     return folder
