@@ -27,8 +27,14 @@ class _Cut(ImageSource):
         self.dtype, self.pixel_um, self.path = source.dtype, source.pixel_um, source.path
 
     @property
-    def files(self): return self.source.files
-    def check(self): self.source.check()
+    def files(self):
+        "The files behind the whole image."
+        return self.source.files
+
+    def check(self):
+        "Look at the files again."
+        self.source.check()
+
     def _read(self, y0, y1, channels): return self.source.read(y0+self.box[0], y1+self.box[0], channels)[..., self.box[2]:self.box[3]]
 
 def cut_field(section:Section, # inputs and targets of one size
@@ -118,4 +124,4 @@ def main(argv=None, # list of arguments; None: those of the shell
     if args.out: Path(args.out).write_text(json.dumps(saved, indent=0), encoding='utf-8')
     return results
 
-if __name__ == '__main__': main()
+if __name__ == '__main__' and '__file__' in globals(): main() # not in the notebook
