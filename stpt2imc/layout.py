@@ -5,17 +5,15 @@
 # %% auto #0
 __all__ = ['CHUNK', 'OVERVIEW', 'CHECKSUMS', 'PYRAMID', 'Place', 'create_array', 'cores', 'encode_shard', 'count_values',
            'block_means', 'tissue_mask', 'whole_blocks', 'without_boxes', 'ome_attributes', 'image_group', 'files_of',
-           'checksum', 'checksum_file', 'read_checksums', 'check_files', 'level_shapes', 'halve', 'level_array',
-           'Picture']
+           'checksum', 'checksum_file', 'read_checksums', 'check_files', 'level_shapes', 'halve', 'level_array']
 
 # %% ../nbs/04b_layout.ipynb #c75a4710
-import hashlib, io, itertools, json, math, os, shutil, uuid
+import hashlib, itertools, json, math, os, shutil, uuid
 import numpy as np
 import zarr
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from matplotlib.figure import Figure
 from numcodecs import Blosc
 from scipy.ndimage import gaussian_filter
 from skimage.filters import threshold_otsu
@@ -329,18 +327,3 @@ def level_array(group:zarr.Group, # of an image
     "An empty array for a level of a pyramid."
     return group.create_array(str(level), shape=shape, dtype='uint16', chunks=(1, PYRAMID, PYRAMID), shards=(shape[0], PYRAMID, -(-shape[2]//PYRAMID)*PYRAMID),
                               compressors=zarr.codecs.BloscCodec(**_CODEC), fill_value=0, dimension_names=('c', 'y', 'x'))
-
-# %% ../nbs/04b_layout.ipynb #278d8e21
-class Picture(Figure):
-    "A matplotlib figure that shows itself in any notebook, whether pyplot was used before or not."
-    def __init__(self,
-                 figsize=(5, 3), # inches
-                 dpi:float=70, # pixels per inch
-                 **kwargs, # to matplotlib's `Figure`
-                ):
-        super().__init__(figsize=figsize, dpi=dpi, **kwargs)
-
-    def _repr_jpeg_(self):
-        out = io.BytesIO()
-        self.savefig(out, format='jpeg')
-        return out.getvalue()

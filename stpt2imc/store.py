@@ -22,9 +22,9 @@ from . import __version__
 from .grid import InputError
 from .image import ChannelView, FolderImage, ImageSource, StackedImage, TiffImage
 from .section import Section, check_sections
-from .align import Fit, FittedImage, check_pair, choose_fit, fit_from_dict, resize_matrix, whole_counts
+from .align import Fit, FittedImage, Picture, check_pair, choose_fit, fit_from_dict, resize_matrix, whole_counts
 from .clean import CleanedImage, step_from_dict
-from .layout import (CHECKSUMS, CHUNK, OVERVIEW, PYRAMID, Picture, Place, block_means, checksum, checksum_file, cores, count_values, create_array, encode_shard,
+from .layout import (CHECKSUMS, CHUNK, OVERVIEW, PYRAMID, Place, block_means, checksum, checksum_file, cores, count_values, create_array, encode_shard,
                              files_of, halve, image_group, level_array, level_shapes, ome_attributes, read_checksums, tissue_mask, whole_blocks, without_boxes)
 from .stored import ChunkPair, Store, StoredSection, open_store
 

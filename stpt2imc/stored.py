@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from fastcore.basics import patch
 from .grid import Chunk, ChunkGrid, InputError
 from .panel import Panel
-from .align import Fit, fit_from_dict
-from .layout import CHECKSUMS, OVERVIEW, Picture, Place, check_files, tissue_mask
+from .align import Fit, Picture, fit_from_dict
+from .layout import CHECKSUMS, OVERVIEW, Place, check_files, tissue_mask
 
 # %% ../nbs/04c_stored.ipynb #c7532c63
 log = logging.getLogger('stpt2imc')
