@@ -26,7 +26,7 @@ from .align import Fit, FittedImage, Picture, check_pair, choose_fit, fit_from_d
 from .clean import CleanedImage, step_from_dict
 from .layout import (CHECKSUMS, CHUNK, OVERVIEW, PYRAMID, Place, block_means, checksum, checksum_file, cores, count_values, create_array, encode_shard,
                              files_of, halve, image_group, level_array, level_shapes, ome_attributes, read_checksums, tissue_mask, whole_blocks, without_boxes)
-from .stored import ChunkPair, Store, StoredSection, open_store
+from .stored import FORMAT, ChunkPair, Store, StoredSection, open_store
 
 # %% ../nbs/05_store.ipynb #40a6af7a
 try: import fcntl
@@ -442,7 +442,7 @@ def _root(place, sections):
     "Make or check the root group, whose attributes name the channels that all sections share."
     first = sections[0]
     targets = next((s.targets.names for s in sections if s.targets is not None), [])
-    mine = dict(format=1, inputs=list(first.input_names), targets=list(targets), roles=list(first.roles))
+    mine = dict(format=FORMAT, inputs=list(first.input_names), targets=list(targets), roles=list(first.roles))
     if place.exists('zarr.json'):
         there = dict(zarr.open_group(place.zarr(), mode='r').attrs.get('stpt2imc', {}))
         differ = [k for k in mine if there.get(k) != mine[k]]

@@ -1,5 +1,6 @@
 """A store against whole images: the same by one process, several, or a cluster; valid for other readers; behind URLs."""
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +111,13 @@ def test_the_measured_fit_is_used_and_kept(tmp_path, caplog):
     assert store[1].meta["report"]["evidence"] in ("strong", "weak", "none") and store[1].fit == Fit(**store[1].meta["alignment"])
     assert json.dumps(store[1].meta["report"]["table"])
     assert convert(find_sections(tmp_path / "raw"), tmp_path / "s.zarr", fit="auto").numbers == [1]
+
+
+def test_a_store_of_another_layout_is_refused(pair, tmp_path):
+    folder, sections, *_ = pair
+    old = shutil.copytree(folder / "one.zarr", tmp_path / "old.zarr")
+    attributes = json.loads((old / "zarr.json").read_text())
+    attributes["attributes"]["stpt2imc"]["format"] = 1
+    (old / "zarr.json").write_text(json.dumps(attributes))
+    with pytest.raises(InputError, match="layout 1 of another version"): open_store(old)
+    with pytest.raises(InputError, match="other format"): convert(sections, old, fit="resize")
