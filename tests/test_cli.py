@@ -122,7 +122,7 @@ def test_a_killed_conversion_leaves_nothing_half_done_and_continues(tmp_path):
     folder, store = phantom.write(tmp_path / "tumour"), tmp_path / "tumour.zarr"
     process = subprocess.Popen([sys.executable, "-c", "import sys; from stpt2imc.cli import main; sys.exit(main())", "convert", folder, store], env={**os.environ, "IN_TEST": "1"})
     deadline = time.time() + 60
-    while not list(store.glob(".section_00*.partial/targets/0/c/**/*")) and time.time() < deadline and process.poll() is None: time.sleep(.01)
+    while not list(store.glob(".section_00*.partial/records/*")) and time.time() < deadline and process.poll() is None: time.sleep(.002)
     process.send_signal(signal.SIGKILL); process.wait()
     whole = [p.name for p in store.glob("section_*")]
     assert len(whole) < 3, "the conversion was over before it could be killed"
