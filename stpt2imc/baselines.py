@@ -71,8 +71,8 @@ def boxes_of(height:int, # px
     return [(y, min(y+rows, height), x, min(x+columns, width)) for y in range(0, height, rows) for x in range(0, width, columns)]
 
 def _windows(shape, most=8):
-    "Up to `most` bands of 256 rows, evenly spread, about half of the rows; wide bands in pieces."
-    n = max(min(-(-shape[0]//(2*STRIP)), most), 1)
+    "Up to `most` bands of 256 rows, evenly spread, about half of the rows, all of up to 512; wide bands in pieces."
+    n = max(min(-(-shape[0]//(2*STRIP)), most), min(-(-shape[0]//STRIP), 2))     # small sections whole
     starts = [int(y)//4*4 for y in np.linspace(0, max(shape[0]-STRIP, 0), n)]
     return [(y, min(y+STRIP, shape[0]), x, min(x+COLUMNS, shape[1])) for y in starts for x in range(0, shape[1], COLUMNS)]
 
