@@ -6,14 +6,13 @@
 __all__ = ['LAYOUTS', 'drop_cache', 'bench_loader', 'bench_io', 'io_table', 'plot_io', 'bench_convert', 'convert_table']
 
 # %% ../nbs/30_bench.ipynb #25d00fe1
-import multiprocessing, os, random, shutil, tempfile, time
+import multiprocessing, os, random, shutil, subprocess, sys, time
 import numpy as np
 import pandas as pd
 import tifffile
 import torch
 from datetime import date
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from matplotlib.figure import Figure
 from numcodecs import Blosc
@@ -202,30 +201,26 @@ def _anonymous(pid):
     except (FileNotFoundError, ProcessLookupError): return total if Path('/proc/self/status').exists() else float('nan')
     return total
 
-def _watched(work, *args):
-    "(seconds that the function `work` of this module says it took, peak of anonymous memory in bytes), in a fresh process."
-    context, work = multiprocessing.get_context('spawn'), getattr(import_module('stpt2imc.bench'), work)
-    (answer, tell), peak = context.Pipe(False), 0
-    process = context.Process(target=work, args=(*args, tell))
-    process.start()
-    while process.is_alive(): peak = max(peak, _anonymous(process.pid)); time.sleep(.02)
-    if process.exitcode: raise RuntimeError(f'{work.__name__} ended with status {process.exitcode}; its message is above')
-    return answer.recv(), peak
+def _watched(command):
+    "(seconds, peak of anonymous memory in bytes) of a command."
+    began, peak, process = time.time(), 0, subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while process.poll() is None: peak = max(peak, _anonymous(process.pid)); time.sleep(.02)
+    if process.returncode: raise RuntimeError(f'{" ".join(map(str, command))} ended with status {process.returncode}; its message is above')
+    return time.time()-began, peak
 
 # %% ../nbs/30_bench.ipynb #8e8a8f77
-def _bare_loop(folder, tell):
+def _bare_loop(folder):
+    "Seconds to read every band of the sections in a folder and to compress its chunks, with one thread."
     codec, began = Blosc('zstd', 3, Blosc.BITSHUFFLE), time.time()
     for section in find_sections(folder):
         for source in (section.inputs, section.targets):
             for y in range(0, source.shape[1], CHUNK):
                 band = source.read(y, min(y+CHUNK, source.shape[1]))
                 for x in range(0, source.shape[2], CHUNK): codec.encode(np.ascontiguousarray(band[:, :, x:x+CHUNK]))
-    tell.send(time.time()-began)
+    return time.time()-began
 
-def _conversion(folder, out, fit, workers, tell):
-    began = time.time()
-    convert(find_sections(folder), out, fit=fit, workers=workers, progress=False)
-    tell.send(time.time()-began)
+def _convert_command(files, out, fit, workers): # what a user types
+    return [sys.executable, '-c', 'import sys; from stpt2imc.cli import main; sys.exit(main())', 'convert', str(files), str(out), '--fit', fit, '--workers', str(workers)]
 
 def _write_wide(folder, height, width, piece=1040):
     "One section in the laboratory's layout that repeats a phantom of `piece` px; STPT is 10/9 of IMC in both directions, as the laboratory's is."
@@ -258,8 +253,8 @@ def bench_convert(folder, # where the files go: about 1.4 times the raw size is 
         files, runs = files or _write_wide(folder/'tiff', height, width), []
         for _ in range(repeats):
             shutil.rmtree(folder/'store.zarr', ignore_errors=True)
-            (bare, bare_peak), (took, peak) = _watched('_bare_loop', files), _watched('_conversion', files, folder/'store.zarr', fit, workers)
-            runs.append(dict(bare_s=bare, convert_s=took, ratio=bare/took, bare_peak_mb=bare_peak/1e6, convert_peak_mb=peak/1e6))
+            bare, (took, peak) = _bare_loop(files), _watched(_convert_command(files, folder/'store.zarr', fit, workers))
+            runs.append(dict(bare_s=bare, convert_s=took, ratio=bare/took, peak_mb=peak/1e6))
         store = open_store(folder/'store.zarr')
         return dict(runs=runs, raw_megabytes=raw, store_megabytes=_megabytes(folder/'store.zarr'), shape=[list(store[n].inputs.shape) for n in store.numbers], version=__version__, date=str(date.today()),
                     cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(), load=os.getloadavg()[0], settings=dict(height=height, width=width, fit=fit, workers=workers))
@@ -267,5 +262,5 @@ def bench_convert(folder, # where the files go: about 1.4 times the raw size is 
 
 def convert_table(result:dict, # from `bench_convert`
                  )->pd.DataFrame: # one row per run
-    "Bare loop and `convert` side by side: seconds, their ratio (1 is as fast as the bare loop), peaks of anonymous memory in MB."
+    "Bare loop and `convert` side by side: seconds, their ratio (1 is as fast as the bare loop), peak of anonymous memory of `convert` in MB."
     return pd.DataFrame(result['runs']).astype(float)
