@@ -10,7 +10,7 @@ __all__ = ['MODELS', 'seed_everything', 'Activated', 'learner', 'unet_learner', 
 import inspect, json, os, random, shutil
 import numpy as np
 import torch
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
@@ -24,7 +24,7 @@ from fastcore.basics import patch
 from . import __version__
 from .grid import InputError
 from .section import Panel
-from .scale import Scale, scale_from_dict
+from .scale import Scale, SectionScale, scale_from_dict
 from .unet import UNet
 from .loss import MSE
 import stpt2imc.loss as losses
@@ -163,6 +163,16 @@ def predict(self:ImputationModel,
     y = self.module(self.scales[0].encode(x[None] if single else x).contiguous(memory_format=torch.channels_last))
     y = self.scales[1].decode(self.loss.decodes(self.loss.activation(y.float())))
     return y[0] if single else y
+
+# %% ../nbs/15_train.ipynb #54ff28c2
+@patch
+def for_section(self:ImputationModel,
+                section, # a `StoredSection`
+               )->ImputationModel: # shares the network
+    "The model with its input scale bound to `section`."
+    own = self.scales[0]
+    if not isinstance(own, SectionScale): return self
+    return replace(self, scales=(own.of(section.tissue_histogram('inputs')), self.scales[1]))
 
 # %% ../nbs/15_train.ipynb #8e8960f8
 def as_model(learn:Learner, # trained
