@@ -94,16 +94,16 @@ def _boxes(position, half, size, tile): # (b,n,2), (b,n,2) px -> first tile (b,n
     return first, ((high/tile).long()-first+1).masked_fill(outside, 0)
 
 # %% ../nbs/12_render.ipynb #1eb6a70c
-def _pairs(position, half, size, tile): # -> indices of points (p,) and of tiles (p,), sorted by tile; points counted through the batch
+def _pairs(position, half, reach, size, tile): # -> indices of points (p,) and of tiles (p,), sorted by tile; points counted through the batch
     first, count = _boxes(position, half, size, tile)
     n, (th, tw) = position.shape[1], (-(-s//tile) for s in size)
-    first, count, position, half = (t.flatten(0, 1) for t in (first, count, position, half))
+    first, count, position, reach = (t.flatten(0, 1) for t in (first, count, position, reach))
     pairs = count.prod(-1)
     point = torch.repeat_interleave(pairs)
     k, columns = torch.arange(len(point), device=point.device)-(pairs.cumsum(0)-pairs)[point], count[:, 1][point]
     at = first[point]+torch.stack([k//columns, k%columns], -1)
     gap = (at*tile-position[point]).clamp(min=0)+(position[point]-at*tile-(tile-1)).clamp(min=0)
-    reached = ~((gap**2).sum(-1) > half.amax(-1)[point]**2)
+    reached = ~((gap**2).sum(-1) > reach[point]**2)
     place = ((point//n)*th+at[:, 0])*tw+at[:, 1]
     place, order = place[reached].sort(stable=True)
     return point[reached][order], place
@@ -131,7 +131,7 @@ class _Round:
     sums = 3
     def __init__(self, position, spread, angle=None):
         self.spread, self.q = spread, _width(spread)
-        self.half = self.q[..., None].expand(*self.q.shape, 2)
+        self.half, self.reach = self.q[..., None].expand(*self.q.shape, 2), self.q
         self.values = torch.cat([position, self.q[..., None]], -1)
 
     @staticmethod
@@ -156,6 +156,7 @@ class _Oval:
         self.spread, self.q, self.turn = spread, _width(spread), torch.stack([angle.cos(), angle.sin()], -1)
         cos, sin = self.turn.unbind(-1)
         self.half = torch.stack([torch.hypot(self.q[..., 0]*a, self.q[..., 1]*b) for a, b in ((cos, sin), (sin, cos))], -1)
+        self.reach = self.q.amax(-1)                                                    # of the tips, which may lie in the corners of the box
         self.values = torch.cat([position, self.q, self.turn], -1)
 
     @staticmethod
@@ -180,7 +181,7 @@ class _Tiles:
         (self.b, self.c, self.n), self.size, self.side, self.shape = weight.shape, size, side, shape
         self.grid = [-(-s//side) for s in size]
         self.count = self.b*self.grid[0]*self.grid[1]
-        point, place = _pairs(shape.values[..., :2], shape.half*_widths(cutoff), size, side)
+        point, place = _pairs(shape.values[..., :2], shape.half*_widths(cutoff), shape.reach*_widths(cutoff), size, side)
         self.buckets = _buckets(point, place, self.count, self.b*self.n, side*side)
 
     def rows(self, weight): # for each point, and a last one that is missing: its values, and its weights in all channels
@@ -301,7 +302,7 @@ def render_points(position:Tensor, # (b,n,2) row and column, px from the centre 
     if tile is not None and tile < 1: raise InputError(f'the side of a tile is at least 1 px, not {tile}')
     if angle is not None and method == 'separable': raise InputError('ovals do not separate: method is auto, tiled or naive')
     position, spread, weight, angle, size = _checked(position, spread, weight, size, angle)
-    if 0 in weight.shape: return weight.new_zeros(*weight.shape[:2], *size)+0*(position.sum()+spread.sum()+weight.sum())
+    if 0 in weight.shape: return weight.new_zeros(*weight.shape[:2], *size)+0*sum(t.sum() for t in (position, spread, weight, angle) if t is not None)
     with torch.autocast(weight.device.type, enabled=False):
         if method == 'naive': return _naive(position, spread, weight, size, angle)
         method, tile = _choose(method, position, spread, weight, size, angle, cutoff, tile)
