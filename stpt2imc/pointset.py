@@ -34,7 +34,7 @@ class _Join(nn.Module):
 
 # %% ../nbs/13_pointset.ipynb #ed2c4708
 class Hourglass(nn.Module):
-    "Fan's hourglass up to a given level: (b, `in_channels`, h, w) -> (features by level, bottoms); sides must be multiples of `stride`."
+    "Fan's hourglass up to a given level: (b, `in_channels`, h, w) -> ({level: features} of the last way up and of level 0, bottoms); sides must be multiples of `stride`."
     def __init__(self,
                  in_channels:int, # of the image
                  widths:tuple, # channels per level on the way down; half as many on the ways up
@@ -67,7 +67,7 @@ class Hourglass(nn.Module):
         return self._rise(self.up2, bottoms[1], kept)[0], bottoms
 
     def _rise(self, joins, x, here):
-        found = {}
+        found = {0: here[0]}
         for l, join in zip(range(self.last, -1, -1), joins): found[l] = x = join(x, here[l])
         return found, x
 
@@ -171,7 +171,7 @@ def below(self:PointModel,
 CUT = math.sqrt(math.log(1e6)) # a Gaussian counts up to CUT*sqrt(z²+1) px
 
 # %% ../nbs/13_pointset.ipynb #1b5f232e
-REPORT = dict(points=1024, branch_points=256, widths=(16, 32, 64, 128, 256, 512), positions='absolute', weights='he', background=None, ring=0) # the report's choices (sections 2.4, 3.2 and 8.1)
+REPORT = dict(points=1024, branch_points=256, widths=(16, 32, 64, 128, 256, 512), positions='absolute', weights='he', background=None, ring=0, detail=False) # the report's choices (sections 2.4, 3.2 and 8.1)
 
 class PointSetGen(PointModel):
     "Fan's two-branch hourglass with weights per marker, rendered: (b, `in_channels`, h, w) -> (b, `out_channels`, h, w) (report section 2.4). Raises `InputError` for impossible budgets."
@@ -188,6 +188,8 @@ class PointSetGen(PointModel):
                  most:float=2., # largest spread, in cells; with offsets
                  away:float=1.5, # how many cells a point may move
                  ring:int=1, # cells beyond the border that emit points too
+                 detail:bool=True, # add what the first two convolutions saw, all pixels of a cell side by side
+                 head:int|None=None, # channels of the last hidden layer; None: those of its level, as Fan has it
                  background:str|None='constant', # None (the report), 'constant', 'smooth' or 'unet'
                  background_options:dict|None=None, # arguments of the `UNet` below
                  size:int=256, # of the windows, px, where the fully connected branch needs one
@@ -204,7 +206,9 @@ class PointSetGen(PointModel):
         self.windowed = branch_points > 0 or positions == 'absolute'
         if self.windowed and size % self.net.stride: raise InputError(f'windows of {size} px do not fit {len(widths)} levels: take a multiple of {self.net.stride}')
         n = widths[int(level)-1]
-        self.last, self.placing, self.weighing = _Conv(n, n), nn.Conv2d(n, 3, 3, padding=1), nn.Conv2d(n, out_channels, 3, padding=1)
+        head = head or n
+        self.fine = nn.Conv2d(widths[0]*self.spacing**2, n, 1) if detail else None
+        self.last, self.placing, self.weighing = _Conv(n, head), nn.Conv2d(head, 3, 3, padding=1), nn.Conv2d(head, out_channels, 3, padding=1)
         self.coarse_level = min(int(level)+2, len(widths)-1)
         if background == 'smooth': self.coarse = nn.Conv2d(widths[self.coarse_level-1], out_channels, 1)
         if branch_points: self._begin_branch(widths[-1]*(size//self.net.stride)**2, hidden, passes)
@@ -249,7 +253,9 @@ def emit(self:PointSetGen,
 @patch
 def _emit_window(self:PointSetGen, x):
     kept, bottoms = self.net(x)
-    features = self.last(kept[self.net.level])
+    features = kept[self.net.level]
+    if self.fine is not None: features = features+self.fine(F.pixel_unshuffle(kept[0], self.spacing))
+    features = self.last(features)
     ring = 0 if self.windowed else self.ring
     if ring: features = F.pad(features, (ring,)*4, mode='replicate')
     height, width = features.shape[-2:]
