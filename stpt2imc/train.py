@@ -115,7 +115,7 @@ def register_model(cls, # an `nn.Module` with `config()` (its JSON-able argument
 
 register_model(UNet)
 
-# %% ../nbs/15_train.ipynb #ca3b857a
+# %% ../nbs/15_train.ipynb #ec829426
 def _loss(saved):
     "The loss of a saved model; those of version 0.1 knew only squared error."
     return losses.loss_from_dict(saved) if isinstance(saved, dict) else MSE()
@@ -149,7 +149,7 @@ class ImputationModel:
         n = sum(p.numel() for p in self.module.parameters())/1e6
         return f"{self.config['model']} of {n:.2f} million parameters: {len(self.input_names)} channels to {len(self.panel)} markers, trained on sections {self.config['train_sections']}"
 
-# %% ../nbs/15_train.ipynb #64585e9a
+# %% ../nbs/15_train.ipynb #fb5d96f2
 @patch
 @torch.no_grad()
 def predict(self:ImputationModel,
@@ -164,7 +164,7 @@ def predict(self:ImputationModel,
     y = self.scales[1].decode(self.loss.decodes(self.loss.activation(y.float())))
     return y[0] if single else y
 
-# %% ../nbs/15_train.ipynb #32947546
+# %% ../nbs/15_train.ipynb #54ff28c2
 @patch
 def for_section(self:ImputationModel,
                 section, # a `StoredSection`
@@ -174,7 +174,7 @@ def for_section(self:ImputationModel,
     if not isinstance(own, SectionScale): return self
     return replace(self, scales=(own.of(section.tissue_histogram('inputs')), self.scales[1]))
 
-# %% ../nbs/15_train.ipynb #ec829426
+# %% ../nbs/15_train.ipynb #8e8960f8
 def as_model(learn:Learner, # trained
             )->ImputationModel: # shares the learner's network
     "The model of a learner, ready to impute."
