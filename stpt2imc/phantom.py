@@ -27,21 +27,21 @@ _LUM, _BAS, _FIB, _MYO, _END, _MAC, _DEN, _NEU, _CD4, _CD8, _BCE, _PLA = range(1
 _ALL, _TUM, _SPI, _PHA, _LYM = tuple(range(12)), (_LUM, _BAS), (_FIB, _MYO), (_MAC, _DEN), (_CD4, _CD8, _BCE, _PLA)
 _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switched on, log-sd between cells, {extracellular structure: counts}, background counts
     ('113In', 'HistoneH3',   'nucleus',   {_ALL: 12},                                1.,  .30, {}, .15),
-    ('115In', 'SMA',         'cytoplasm', {_MYO: 14},                                1.,  .60, {'wall': 9}, .15),
-    ('139La', 'CK5',         'cytoplasm', {_BAS: 14},                                1.,  .40, {}, .10),
+    ('115In', 'SMA',         'cytoplasm', {_MYO: 14},                                1.,  .80, {'wall': 5}, .15),
+    ('139La', 'CK5',         'cytoplasm', {_BAS: 14},                                1.,  .60, {}, .10),
     ('141Pr', 'PanCK',       'cytoplasm', {_LUM: 13, _BAS: 12},                      1.,  .20, {}, .10),
-    ('142Nd', 'CK19',        'cytoplasm', {_LUM: 12, _BAS: 2},                       1.,  .50, {}, .10),
+    ('142Nd', 'CK19',        'cytoplasm', {_LUM: 12, _BAS: 2},                       1.,  .70, {}, .10),
     ('143Nd', 'Vimentin',    'cytoplasm', {_SPI: 12, _END: 9, _PHA: 7, _LYM: 2},     1.,  .50, {}, .20),
     ('144Nd', 'CD14',        'membrane',  {_MAC: 11, _DEN: 3},                       1.,  .60, {}, .10),
     ('145Nd', 'Twist',       'nucleus',   {_SPI: 10},                                .3,  .40, {}, .10),
     ('146Nd', 'CD16',        'membrane',  {_MAC: 10, _NEU: 6},                       .5,  .50, {}, .10),
-    ('147Sm', 'CD163',       'cytoplasm', {_MAC: 12},                                .7,  .50, {}, .10),
+    ('147Sm', 'CD163',       'cytoplasm', {_MAC: 12},                                .3,  .60, {}, .10),
     ('148Nd', 'CollagenI',   'membrane',  {},                                        1.,  0.,  {'collagen': 14}, .20),
     ('149Sm', 'CD11b',       'membrane',  {_PHA: 10, _NEU: 12},                      1.,  .30, {}, .10),
     ('150Nd', 'PDL1',        'membrane',  {_TUM: 10, _MAC: 8},                       .08, .50, {}, .10),
     ('151Eu', 'CD31',        'membrane',  {_END: 16},                                1.,  .30, {'wall': 6}, .15),
     ('152Sm', 'CD45',        'membrane',  {_PHA: 7, _NEU: 8, _LYM: 13},              1.,  .25, {}, .10),
-    ('153Eu', 'Ecadherin',   'membrane',  {_LUM: 15, _BAS: 11},                      1.,  .45, {}, .10),
+    ('153Eu', 'Ecadherin',   'membrane',  {_LUM: 15, _BAS: 11},                      1.,  .40, {}, .10),
     ('154Sm', 'CD11c',       'membrane',  {_DEN: 13, _MAC: 1},                       1.,  .40, {}, .10),
     ('155Gd', 'FoxP3',       'nucleus',   {_CD4: 11},                                .2,  .40, {}, .05),
     ('156Gd', 'CD4',         'membrane',  {_CD4: 13, _MAC: 1},                       1.,  .35, {}, .10),
@@ -51,7 +51,7 @@ _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switche
     ('161Dy', 'CD20',        'membrane',  {_BCE: 14},                                1.,  .30, {}, .10),
     ('162Dy', 'CD8a',        'membrane',  {_CD8: 14},                                1.,  .35, {}, .10),
     ('163Dy', 'Fibronectin', 'membrane',  {},                                        1.,  0.,  {'stroma': 4, 'collagen': 6}, .20),
-    ('164Dy', 'CAIX',        'membrane',  {_TUM: 14},                        'hypoxia',   .40, {}, .10),
+    ('164Dy', 'CAIX',        'membrane',  {_TUM: 14},                        'hypoxia',   .80, {}, .10),
     ('165Ho', 'BetaCatenin', 'cytoplasm', {_TUM: 11, (_END, *_SPI): 2},              1.,  .35, {}, .15),
     ('166Er', 'VEGF',        'cell',      {},                                        1.,  0.,  {'factor': 8}, .10),
     ('167Er', 'GranzymeB',   'cytoplasm', {_CD8: 13},                                .15, .50, {}, .05),
@@ -59,10 +59,10 @@ _MARKERS = ( # metal, name, compartment, {types: counts}, share of cells switche
     ('169Tm', 'mCherry',     'cell',      {_TUM: 9},                                 1.,  0.,  {}, .10),
     ('170Er', 'CD3',         'membrane',  {(_CD4, _CD8): 13},                        1.,  .30, {}, .10),
     ('171Yb', 'Caspase3',    'cytoplasm', {_ALL: 12},                                .03, .40, {}, .10),
-    ('172Yb', 'pS6',         'cytoplasm', {_TUM: 11},                                .5,  .50, {}, .10),
-    ('173Yb', 'HER2',        'cytoplasm', {_LUM: 12},                                .6,  .40, {}, .10),
+    ('172Yb', 'pS6',         'cytoplasm', {_TUM: 11},                                .4,  .50, {}, .10),
+    ('173Yb', 'HER2',        'cytoplasm', {_LUM: 12},                                .70, .45, {}, .10),
     ('174Yb', 'HLADR',       'membrane',  {_DEN: 14, _MAC: 8, _BCE: 11},             1.,  .35, {}, .10),
-    ('175Lu', 'PDGFRb',      'cytoplasm', {_SPI: 10},                                1.,  .75, {'wall': 4}, .10),
+    ('175Lu', 'PDGFRb',      'cytoplasm', {_SPI: 10},                                1.,  .65, {'wall': 4}, .10),
     ('176Yb', 'H3K27me3',    'nucleus',   {_ALL: 10},                                .45, .60, {}, .10),
     ('191Ir', 'DNA1',        'nucleus',   {_ALL: 15},                                1.,  .15, {}, .15),
     ('193Ir', 'DNA2',        'nucleus',   {_ALL: 24},                                1.,  .15, {}, .20))
@@ -289,7 +289,7 @@ def oracle(self:Phantom,
 def _planted(reference):
     "Share of variance that is visible, per marker, over pieces of several tumours."
     n, s, ss, se = 0, 0., 0., 0.
-    for seed in (101, 102, 103):
+    for seed in range(101, 107):
         p = replace(reference, seed=seed)
         truth, best = p.expected(1).astype(np.float64), p.oracle(1)
         on = p._strip(1, 0, None)[0]['tissue'] > .5

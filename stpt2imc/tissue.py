@@ -157,7 +157,7 @@ def _type_shares(classes, r): # (n, 12): share of each type within the visible c
 @patch
 def _kinds(self:Tissue, classes, shares, at, u): # hidden types of cells
     kind = np.minimum((u(5)[:, None] > np.cumsum(shares, -1)).sum(-1), len(CELL_TYPES)-1)
-    basal = .8*waves(self._secret, 18, 130., *at)+.6*normal(u(10), u(11)) > _BASAL[0]
+    basal = .7*waves(self._secret, 18, 60., *at)+.714*normal(u(10), u(11)) > _BASAL[0]
     return np.where(classes == 0, basal, kind)
 
 @patch
@@ -187,7 +187,7 @@ def _cells(self:Tissue, z, y0, y1, plane, lattice):
     cut = ((z-at[0])/axes[:, 2])**2
     cell = dict(y=(at[1]-plane.top)/plane.pixel_um, x=(at[2]-plane.left)/plane.pixel_um, long=axes[:, 0]/plane.pixel_um, short=axes[:, 1]/plane.pixel_um, angle=angle, cut=cut,
                 kind=self._kinds(classes, shares, at, v), cell_class=classes, bright=np.exp(.3*normal(u(8), u(9))-.045),
-                hypoxia=smooth_step((waves(self._secret, 16, 90., *at)-.3)/.4), shares=shares, site=np.stack(site, -1))
+                hypoxia=smooth_step((waves(self._secret, 16, 50., *at)-.3)/.4), shares=shares, site=np.stack(site, -1))
     keep = (cut < .95) & (cell['y'] > y0-_REACH[1]/plane.pixel_um) & (cell['y'] < y1+_REACH[1]/plane.pixel_um)
     return {k: a[keep] for k, a in cell.items()}
 
