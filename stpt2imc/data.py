@@ -18,7 +18,7 @@ from numcodecs import Blosc, blosc
 from pathlib import Path
 from plum import dispatch
 from fastai.data.core import DataLoaders, TfmdDL
-from fastai.torch_core import TensorBase, default_device, get_empty_df, to_device
+from fastai.torch_core import TensorBase, default_device, get_empty_df, retain_meta, to_device
 from fastai.vision.data import get_grid
 from fasttransform.transform import ItemTransform, Transform
 from torch.utils.data import get_worker_info
@@ -26,7 +26,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from zarr.storage import LocalStore
 from fastcore.basics import chunked, patch
 from .grid import Chunk, ChunkGrid, InputError
-from .scale import CountScale, Scale
+from .scale import CountScale, Scale, SectionScale
 from .layout import OVERVIEW
 
 # %% ../nbs/10_data.ipynb #35bc19ac
@@ -60,10 +60,14 @@ class IMCImage(_Channels):
     cmap = 'magma'
 
 # %% ../nbs/10_data.ipynb #1aaa7eb0
-def _unpacked(kind, dtype, image): return kind(image.view(dtype))
+def _of(sections, images): # say which sections the windows of a batch are of
+    images.sections = sections
+    return images
+
+def _unpacked(kind, dtype, image, sections=None): return _of(sections, kind(image.view(dtype)))
 def _packed(image): # torch cannot send uint16 tensors of a class of ours to another process: the same bytes go as plain int16
     plain = image.as_subclass(torch.Tensor)
-    return _unpacked, (type(image), plain.dtype, plain.view(torch.int16) if plain.dtype == torch.uint16 else plain)
+    return _unpacked, (type(image), plain.dtype, plain.view(torch.int16) if plain.dtype == torch.uint16 else plain, getattr(image, 'sections', None))
 for _kind in (STPTImage, IMCImage): ForkingPickler.register(_kind, _packed)
 
 # %% ../nbs/10_data.ipynb #358ae7d0
@@ -245,7 +249,7 @@ def batch(self:ChunkDataset,
             short = [self.size-k for k in inside.shape[1:]]
             if any(short): out[:] = np.pad(inside, ((0, 0), (0, short[0]), (0, short[1])), mode='symmetric')
         both.append(kind(images))
-    return tuple(both)
+    return _of(tuple(n for n, _ in places), both[0]), both[1]
 
 # %% ../nbs/10_data.ipynb #13925963
 def _turn(image, k): return torch.rot90(image.flip(-1) if k > 3 else image, k % 4, (-2, -1))
@@ -254,9 +258,9 @@ def _turn_all(images, draws):
     if images.device.type == 'cpu': # one copy, by numpy's views
         counts, out = images.as_subclass(torch.Tensor).numpy(), np.empty(images.shape, images.as_subclass(torch.Tensor).numpy().dtype)
         for i, k in enumerate(draws): out[i] = np.rot90(counts[i, ..., ::-1] if k > 3 else counts[i], k % 4, (-2, -1))
-        return torch.from_numpy(out).as_subclass(type(images))
+        return retain_meta(images, torch.from_numpy(out).as_subclass(type(images)))
     bits = images.view(torch.int16) if images.dtype == torch.uint16 else images # few devices can flip uint16
-    return torch.stack([_turn(i, k) for i, k in zip(bits, draws)]).view(images.dtype)
+    return retain_meta(images, torch.stack([_turn(i, k) for i, k in zip(bits, draws)]).view(images.dtype))
 
 class FlipTurn(ItemTransform):
     "One of the eight flips and quarter turns per pair, the same for input and target; training batches only."
@@ -278,13 +282,22 @@ class ScaleCounts(Transform):
     def __init__(self,
                  inputs:Scale, # for `STPTImage`
                  targets:Scale, # for `IMCImage`
+                 by_section:dict|None=None, # section number -> scale of its inputs, where `inputs` is a `SectionScale`
                 ):
         super().__init__()
-        self.inputs, self.targets = inputs, targets
+        self.inputs, self.targets, self.by_section = inputs, targets, by_section
+
+    def _each(self, x, action): # each window by the scale of its own section
+        if self.by_section is None: return getattr(self.inputs, action)(x)
+        sections, windows = getattr(x, 'sections', ()), x if x.ndim == 4 else x[None]
+        if len(sections) != len(windows):
+            raise InputError(f'a batch of {len(windows)} windows says of {len(sections)} of them which section they are of: a batch transform lost `sections`; let it return retain_meta(images, result)')
+        done = torch.stack([getattr(self.by_section[n], action)(w) for n, w in zip(sections, windows)])
+        return retain_meta(x, done if x.ndim == 4 else done[0])
 
     def encodes(self, x:STPTImage): # counts
         "Inputs to scaled values."
-        return self.inputs.encode(x)
+        return self._each(x, 'encode')
 
     def encodes(self, x:IMCImage): # counts
         "Targets to scaled values."
@@ -292,7 +305,7 @@ class ScaleCounts(Transform):
 
     def decodes(self, x:STPTImage): # scaled
         "Inputs back to counts."
-        return self.inputs.decode(x)
+        return self._each(x, 'decode')
 
     def decodes(self, x:IMCImage): # scaled
         "Targets back to counts."
@@ -303,10 +316,12 @@ def fit_scales(store, # a `Store`
                numbers, # training section numbers
                inputs:str='log1p', # transform of the inputs
                targets:str='linear', # transform of the targets
-              )->tuple[CountScale,CountScale]: # (input scale, target scale)
+               per_section:bool=False, # inputs by the mean and spread of each section's own tissue: `SectionScale`
+              )->tuple[Scale,CountScale]: # (input scale, target scale)
     "Input and target scales from the histograms of the training sections `numbers`."
     one_by_one = lambda role: ((store[n].number, store[n].histogram(role)) for n in numbers)
-    return CountScale.fit(one_by_one('inputs'), inputs, centre=True), CountScale.fit(one_by_one('targets'), targets)
+    own = SectionScale.fit({store[n].number: store[n].tissue_histogram('inputs') for n in numbers}, inputs) if per_section else CountScale.fit(one_by_one('inputs'), inputs, centre=True)
+    return own, CountScale.fit(one_by_one('targets'), targets)
 
 # %% ../nbs/10_data.ipynb #8dbe0acd
 def _on_tissue(store, windows, size, least):
@@ -340,7 +355,7 @@ class _ChunkLoader(TfmdDL):
             else:
                 place = self.free.get()
                 self.dataset.batch(items, self.places[place])
-                yield place, len(items)
+                yield place, tuple(self.dataset.windows[i][0] for i in items)
 
 # %% ../nbs/10_data.ipynb #04d3691d
 @patch
@@ -362,11 +377,11 @@ def __iter__(self:_ChunkLoader):
     self._DataLoader__idxs = self.get_idxs() # where fastai's own __iter__ keeps the order of an epoch
     self._share(2*self.fake_l.num_workers+1) # torch asks each worker for two batches ahead; one is being scaled
     try:
-        for place, n in _MultiProcessingDataLoaderIter(self.fake_l):
+        for place, sections in _MultiProcessingDataLoaderIter(self.fake_l):
             shared = {part.data_ptr() for part in self.places[place]}
-            batch = tuple(kind(part[:n]) for kind, part in zip((STPTImage, IMCImage), self.places[place]))
+            batch = tuple(_of(sections, kind(part[:len(sections)])) for kind, part in zip((STPTImage, IMCImage), self.places[place]))
             batch = self.after_batch(to_device(batch, self.device) if self.device is not None else batch)
-            batch = tuple(_empty(*x.shape).copy_(x).as_subclass(type(x)) if x.data_ptr() in shared else x for x in batch) # nothing scaled it
+            batch = tuple(retain_meta(x, _empty(*x.shape).copy_(x).as_subclass(type(x))) if x.data_ptr() in shared else x for x in batch) # nothing scaled it
             self.free.put(place)
             yield batch
     finally: self.places = self.free = None
@@ -377,6 +392,9 @@ def _check_scales(store, scales, held):
     "Raise `InputError` if a scale is for other channels or was fitted on a section of `held`; warn where that cannot be told."
     for scale, names, role in zip(scales, (store.input_names, store.panel.names), ('input', 'target')):
         if len(scale) != len(names): raise InputError(f'the {role} scale is for {len(scale)} channels, the store has {len(names)}: fit it on this store with fit_scales')
+        if isinstance(scale, SectionScale):
+            if role == 'target': raise InputError('a SectionScale is for inputs: the targets of a section to impute are not known; give a CountScale')
+            continue # a section's own inputs are no leak
         saw = {n: scale.saw(n, store[n].histogram(f'{role}s')) if scale.fitted_on else None for n in held}
         seen, unsure = ([n for n, s in saw.items() if s is answer] for answer in (True, None))
         if seen: raise InputError(f'the {role} scale was fitted on section(s) {list(scale.fitted_on)}, among them the held-out {seen}: fit it on the training sections, '
@@ -391,6 +409,7 @@ def chunk_dataloaders(store, # a `Store`
                       size:int=256, # side of a window, px
                       scales:tuple|None=None, # (input scale, target scale); None: `fit_scales` on the training sections
                       transforms:tuple=('log1p', 'linear'), # of inputs and targets, where scales are fitted here
+                      per_section:bool=False, # scale the inputs by each section's own tissue, where scales are fitted here
                       least_tissue:float=.1, # share of a training window that must be tissue
                       augment:bool=True, # flips and turns of training batches
                       in_memory:bool|None=None, # keep the sections in memory; None: if they take less than 2 GB
@@ -413,10 +432,11 @@ def chunk_dataloaders(store, # a `Store`
     assert_disjoint(boxes(train), boxes(valid))
     used = {n for n, _ in train+valid}
     if in_memory is None: in_memory = sum(np.prod(store[n].shape)*2.*(len(store.input_names)+len(store.panel)) for n in used) < 2e9
-    scales = scales or fit_scales(store, sections, *transforms)
+    scales = scales or fit_scales(store, sections, *transforms, per_section)
     _check_scales(store, scales, sorted({n for n, _ in valid}-set(sections)))
     make = partial(ChunkDataset, store, size=size, in_memory=in_memory)
-    tfms = [ScaleCounts(*scales)]+([FlipTurn(seed)] if augment else [])
+    own = {n: scales[0].of(store[n].tissue_histogram()) for n in sorted(used)} if isinstance(scales[0], SectionScale) else None
+    tfms = [ScaleCounts(*scales, own)]+([FlipTurn(seed)] if augment else [])
     dls = DataLoaders.from_dsets(make(train, move=move, seed=seed), make(valid), bs=bs, dl_type=_ChunkLoader, num_workers=num_workers, after_batch=tfms, device=device or default_device(), drop_last=False)
     dls.train.rng = random.Random(seed)
     dls.store, dls.split, dls.scales, dls.size, dls.train_sections, dls.seed = store, split, scales, size, sections, seed

@@ -158,6 +158,7 @@ def impute(model, # folder of a saved model, or an `ImputationModel`
     model = load_model(model)
     model.module.to(device)
     _check_inputs(model, section)
+    model = model.for_section(section)
     up = lambda n: -(-n//model.stride)*model.stride
     tile, overlap = [up(t) for t in tile], up(overlap)
     if overlap*2 > min(tile): raise InputError(f'tiles of {tile} px cannot overlap by {overlap} px on each side: take larger tiles or less overlap')

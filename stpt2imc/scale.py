@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BINS', 'TRANSFORMS', 'histogram', 'percentile', 'histogram_mean', 'Scale', 'histogram_digest', 'ReportScale',
-           'CountScale', 'scale_from_dict', 'save_scales', 'load_scales']
+           'CountScale', 'SectionScale', 'scale_from_dict', 'save_scales', 'load_scales']
 
 # %% ../nbs/04_scale.ipynb #f3b8594d
 import hashlib, json
@@ -212,13 +212,77 @@ def decode(self:CountScale,
     y, f = _as_float(y)*unit+shift, _functions(y)
     return (TRANSFORMS[self.transform][1](f, y.clip(0))*self.cofactor)
 
+# %% ../nbs/04_scale.ipynb #d12de511
+class SectionScale(Scale):
+    "Input channels to mean 0 and spread 1 within each section's own tissue; `of` binds it to a section. For inputs only: needs nothing but the section's own inputs."
+    def __init__(self,
+                 unit, # (c,) usual spread of the transformed counts within a section
+                 shift=0., # (c,) usual mean of them
+                 transform:str='sqrt', # see `CountScale`
+                 cofactor:float=1., # counts are divided by it before the transform
+                 percent:float=99.99, # percentile of a section above which its counts are clipped
+                 fitted_on:dict|None=None, # section number -> digest; None: not known
+                ):
+        CountScale(unit, shift, transform=transform, cofactor=cofactor) # refuses wrong settings
+        unit = np.atleast_1d(np.asarray(unit, float))
+        super().__init__(fitted_on, unit=unit, shift=np.broadcast_to(shift, unit.shape))
+        self.transform, self.cofactor, self.percent = transform, float(cofactor), float(percent)
+
+    def of(self,
+           histogram:np.ndarray, # (c, 65536), of the section's tissue
+          )->CountScale: # with the section's own mean, spread and clip
+        "The scale of one section; a channel that is all but constant there is not blown up: its unit is at least a tenth of the usual one."
+        if len(histogram) != len(self): raise InputError(f'this scale is for {len(self)} channels, the section has {len(histogram)}: convert it with the inputs of the model')
+        own = CountScale.fit(histogram, self.transform, self.cofactor, True, self.percent).parameters
+        return CountScale(np.maximum(own['unit'], self.parameters['unit']/10), own['shift'], own['clip'], self.transform, self.cofactor)
+
+    def to_dict(self)->dict: # JSON-able
+        "What `scale_from_dict` reads."
+        return self._dict(transform=self.transform, cofactor=self.cofactor, percent=self.percent)
+
+# %% ../nbs/04_scale.ipynb #7e163615
+@patch(cls_method=True)
+def fit(cls:SectionScale,
+        histograms:dict, # {section number: (c, 65536)}, of the tissue of the training sections
+        transform:str='sqrt', # see `CountScale`
+        cofactor:float=1., # counts
+        percent:float=99.99, # percentile of a section above which its counts are clipped
+       )->SectionScale: # the usual mean and spread are medians over the sections
+    "What is usual for a section, from the training sections."
+    _, sections = _added(histograms)
+    if sections is None: raise InputError('SectionScale.fit needs one histogram per section: give {section number: histogram}')
+    own = [CountScale.fit(h, transform, cofactor, True, percent).parameters for h in histograms.values()]
+    return cls(*(np.median([o[k] for o in own], 0) for k in ('unit', 'shift')), transform, cofactor, percent, sections)
+
+@patch
+def encode(self:SectionScale,
+           x, # counts
+          ):
+    "Raises `InputError`: counts of which section?"
+    raise InputError("this scale is each section's own: bind it first, scale.of(section.tissue_histogram('inputs')), or model.for_section(section)")
+
+@patch
+def decode(self:SectionScale,
+           y, # scaled values, (..., c, h, w)
+          ): # float32 counts of a usual section
+    "Scaled values to counts as in a usual section; exact only after `of`."
+    return CountScale(self.parameters['unit'], self.parameters['shift'], transform=self.transform, cofactor=self.cofactor).decode(y)
+
+@patch
+def saw(self:SectionScale,
+        number:int, # section number
+        histogram:np.ndarray, # (c, 65536), of that section
+       )->bool: # False
+    "A section's own inputs are no leak."
+    return False
+
 # %% ../nbs/04_scale.ipynb #c1085f34
 def scale_from_dict(saved:dict, # made by a scale's `to_dict`
-                   )->Scale: # `ReportScale` or `CountScale`
+                   )->Scale: # `ReportScale`, `CountScale` or `SectionScale`
     "The scale that was saved; raises `InputError` for a kind that this version does not know."
     saved = dict(saved)
     kind = saved.pop('kind', None)
-    kinds = dict(ReportScale=ReportScale, CountScale=CountScale)
+    kinds = dict(ReportScale=ReportScale, CountScale=CountScale, SectionScale=SectionScale)
     if kind not in kinds: raise InputError(f"scale of kind {kind!r} is not known to this version (it knows {', '.join(kinds)}): update stpt2imc")
     try: return kinds[kind](**saved)
     except TypeError as e: raise InputError(f'this {kind} is damaged, or from a later version ({str(e).split(") ")[-1]}): update stpt2imc, or save it again') from None

@@ -9,7 +9,7 @@ __all__ = ['MODELS', 'seed_everything', 'learner', 'unet_learner', 'ImputationMo
 import json, os, random, shutil
 import numpy as np
 import torch
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from fastai.callback.progress import ProgressCallback
 from fastai.callback.training import GradientClip
@@ -23,7 +23,7 @@ from fastcore.basics import patch
 from . import __version__
 from .grid import InputError
 from .section import Panel
-from .scale import Scale, scale_from_dict
+from .scale import Scale, SectionScale, scale_from_dict
 from .unet import UNet
 from .loss import MSE
 
@@ -110,6 +110,16 @@ def predict(self:ImputationModel,
     y = self.module(self.scales[0].encode(x[None] if single else x).contiguous(memory_format=torch.channels_last))
     y = self.scales[1].decode(y.float())
     return y[0] if single else y
+
+# %% ../nbs/15_train.ipynb #32947546
+@patch
+def for_section(self:ImputationModel,
+                section, # a `StoredSection`
+               )->ImputationModel: # shares the network
+    "The model with its input scale bound to `section`."
+    own = self.scales[0]
+    if not isinstance(own, SectionScale): return self
+    return replace(self, scales=(own.of(section.tissue_histogram('inputs')), self.scales[1]))
 
 # %% ../nbs/15_train.ipynb #ec829426
 def as_model(learn:Learner, # trained
