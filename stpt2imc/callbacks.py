@@ -365,7 +365,7 @@ def first_bad(model:nn.Module, # as it was when the number appeared
               loss_func=None, # None: the loss is not looked at
              )->tuple: # (what it is in words, which kind of number, rows of the batch), or None
     "The first tensor, in the order of computation, that is not finite."
-    for name, p in [*model.named_parameters(), *model.named_buffers()]:
+    for name, p in model.named_parameters():
         if _bad(p): return f'weight {name!r}', _kind(p), []
     for what, batch in (('input', xb), ('target', yb)):
         for x in batch:
