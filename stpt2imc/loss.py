@@ -206,6 +206,8 @@ def initial(self:BCE,
     return torch.logit(((_plain(prediction)-low)/span).clamp(1e-6, 1-1e-6))-offset
 
 # %% ../nbs/14_loss.ipynb #76eb3f96
+def _ylog(y, rate): return torch.xlogy(y, torch.where(y > 0, y/rate, 1.)) # y log(y/rate); its gradient at y = 0 is 0, not 0/0
+
 class Poisson(Loss):
     "Poisson deviance of counts; the output is the rate's link. An output of 0 predicts the mean, and then, if `balanced`, the loss of every marker is 1."
     def __init__(self,
@@ -241,7 +243,7 @@ class Poisson(Loss):
                  rate:Tensor, # (b, m, h, w) expected counts, positive
                 )->Tensor: # of each pixel
         "Twice what the log-likelihood lacks to that of a perfect prediction."
-        return 2*(torch.xlogy(y, y/rate)-(y-rate))
+        return 2*(_ylog(y, rate)-(y-rate))
 
     def each(self, output, target):
         rate = self._linked(output)(output)
@@ -316,7 +318,7 @@ class NegativeBinomial(Poisson):
                 )->Tensor: # of each pixel
         "Twice what the log-likelihood lacks to that of a perfect prediction with this dispersion."
         a = self._of('dispersion', rate)
-        return 2*(torch.xlogy(y, y/rate)-(y+1/a)*torch.log1p(a*(y-rate)/(1+a*rate)))
+        return 2*(_ylog(y, rate)-(y+1/a)*(torch.log1p(a*y)-torch.log1p(a*rate)))
 
     def config(self)->dict: # JSON-able
         "Name and arguments, fitted numbers and the target scale included."
@@ -446,7 +448,7 @@ class Weighted(Wrapper):
     def _checked(self, weights):
         weights = np.asarray(weights, float)
         if weights.ndim != 1 or not (weights >= 0).all() or not weights.sum() > 0: raise InputError('weights are one number from 0 up for each marker, and not all 0')
-        return weights/weights.mean()
+        return weights if abs(weights.mean()-1) < 1e-9 else weights/weights.mean() # saved weights stay as they are
 
     def _fit_weights(self, s):
         if isinstance(self.wanted, dict):
