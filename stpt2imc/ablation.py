@@ -35,17 +35,17 @@ class Variant:
     model:dict = field(default_factory=dict) # options of `UNet`
     loss:str = 'MSE' # of `LOSSES`
     augment:object = True # True: flips and turns; False: none; or the name of an augmentation on top of them
-    per_section:bool = True # inputs scaled by each section's own tissue
+    per_section:bool = False # inputs scaled by each section's own tissue
     adapt:bool = False # averages of the normalisation from the judged section
 
 BLURS = (0, 1, 2, 4, 8) # px, of the linear path
+_losses = ('Poisson', 'NegativeBinomial', 'MAE', 'BCE', 'MultiScaleMSE', 'SSIMMix')
 _network = {'residual blocks': dict(block='residual'), 'ConvNeXt blocks': dict(block='convnext'), 'group norm': dict(norm='group'), 'instance norm': dict(norm='instance'), 'no norm': dict(norm='none'),
             'pixel shuffle': dict(up='shuffle'), 'resize convolution': dict(up='resize'), 'attention gates': dict(attention=True), 'dropout 0.2': dict(dropout=.2), 'linear shortcut': dict(shortcut=BLURS),
             'context 2, 8 px': dict(context=(2, 8)), 'shortcut + context + dropout': dict(shortcut=BLURS, context=(2, 8), dropout=.2)}
-VARIANTS = dict(base=Variant('base'), **{name: Variant('network', model) for name, model in _network.items()},
-                **{name: Variant('loss', loss=name) for name in ('MAE', 'BCE', 'Poisson', 'NegativeBinomial', 'MultiScaleMSE', 'SSIMMix')},
+VARIANTS = dict(base=Variant('base'), **{name: Variant('loss', loss=name) for name in _losses}, **{name: Variant('network', model) for name, model in _network.items()},
                 **{'no augmentation': Variant('augmentation', augment=False)}, **{f'flips + {name}': Variant('augmentation', augment=name) for name in ('Elastic', 'ChannelGain', 'AddStripes', 'DropChannels')},
-                **{'one scale for all sections': Variant('inputs', per_section=False), 'adapted to the section': Variant('inputs', adapt=True)})
+                **{'scaled section by section': Variant('inputs', per_section=True), 'adapted to the section': Variant('inputs', adapt=True)})
 
 # %% ../nbs/21d_ablation.ipynb #e5ab9c25
 JUDGED = dict(phantom=dict(held=[4], judge=4, targets='linear'), spleen=dict(held=[6, 8], judge=6, targets='log1p'), lymphoid=dict(held=[7, 3], judge=7, targets='log1p')) # what is held out and which of it judges
