@@ -338,7 +338,8 @@ class _ChunkLoader(TfmdDL):
     "fastai's loader, reading batch by batch into memory that is shared with the workers."
     places = free = None
     def before_iter(self):
-        "Another epoch, with other moves."
+        "Another epoch, with other moves; fastai tells the transforms which kind of batch it is."
+        super().before_iter()
         self.dataset.epoch += 1
 
     def wif(self):
@@ -437,7 +438,9 @@ def chunk_dataloaders(store, # a `Store`
     make = partial(ChunkDataset, store, size=size, in_memory=in_memory)
     own = {n: scales[0].of(store[n].tissue_histogram()) for n in sorted(used)} if isinstance(scales[0], SectionScale) else None
     tfms = [ScaleCounts(*scales, own)]+([FlipTurn(seed)] if augment else [])
-    dls = DataLoaders.from_dsets(make(train, move=move, seed=seed), make(valid), bs=bs, dl_type=_ChunkLoader, num_workers=num_workers, after_batch=tfms, device=device or default_device(), drop_last=False)
+    dsets = make(train, move=move, seed=seed), make(valid)
+    for i, dset in enumerate(dsets): dset.split_idx = i # training transforms ask for it
+    dls = DataLoaders.from_dsets(*dsets, bs=bs, dl_type=_ChunkLoader, num_workers=num_workers, after_batch=tfms, device=device or default_device(), drop_last=False)
     dls.train.rng = random.Random(seed)
     dls.store, dls.split, dls.scales, dls.size, dls.train_sections, dls.seed = store, split, scales, size, sections, seed
     return dls
