@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'random_states', 'set_random_states', 'ResumableLearner', 'write_atomically', 'Checkpoint', 'EMA', 'KeepBest',
-           'CSVLog', 'first_bad', 'NaNGuard']
+           'CSVLog', 'first_bad', 'NotFinite', 'NaNGuard']
 
 # %% ../nbs/14b_callbacks.ipynb #6a3c21be
 import io, json, logging, os, random
@@ -386,6 +386,8 @@ def first_bad(model:nn.Module, # as it was when the number appeared
     return found[0] if found else None
 
 # %% ../nbs/14b_callbacks.ipynb #055038d9
+class NotFinite(InputError): "A number of a training run is not finite; says which."
+
 class NaNGuard(Callback):
     "Stop at the first loss or gradient that is not finite, and say which tensor of which batch began it."
     order, run_valid = MixedPrecision.order+.5, True
@@ -406,7 +408,7 @@ class NaNGuard(Callback):
         what, kind, rows = found or ('a gradient', 'not finite', [])
         # the wrapper that a learner puts around its model is no part of the name
         where = f"batch {self.iter+1} of {'epoch' if self.training else 'the validation of epoch'} {self.epoch+1}"+_windows_of(self.learn.dl, self.iter, rows)
-        raise InputError(f"{what.replace(chr(39)+'model.', chr(39))} is {kind} in {where}. {then}")
+        raise NotFinite(f"{what.replace(chr(39)+'model.', chr(39))} is {kind} in {where}. {then}")
 
     def after_loss(self):
         "Look at the loss."
