@@ -27,7 +27,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from zarr.storage import LocalStore
 from fastcore.basics import chunked, patch
 from .grid import Chunk, ChunkGrid, InputError
-from .scale import CountScale, Scale, SectionScale
+from .scale import CountScale, GuardedScale, Scale, SectionScale
 from .layout import OVERVIEW
 
 # %% ../nbs/10_data.ipynb #35bc19ac
@@ -317,11 +317,13 @@ def fit_scales(store, # a `Store`
                numbers, # training section numbers
                inputs:str='log1p', # transform of the inputs
                targets:str='linear', # transform of the targets
-               per_section:bool=False, # inputs by the mean and spread of each section's own tissue: `SectionScale`
+               per_section:bool|str=False, # True: inputs by the mean and spread of each section's own tissue, `SectionScale`; 'guard': a cohort's scale with a guard, `GuardedScale`
               )->tuple[Scale,CountScale]: # (input scale, target scale)
     "Input and target scales from the histograms of the training sections `numbers`."
     one_by_one = lambda role: ((store[n].number, store[n].histogram(role)) for n in numbers)
-    own = SectionScale.fit({store[n].number: store[n].tissue_histogram('inputs') for n in numbers}, inputs) if per_section else CountScale.fit(one_by_one('inputs'), inputs, centre=True)
+    if per_section not in (True, False, 'guard'): raise InputError(f"per_section is True, False or 'guard', not {per_section!r}")
+    tissue = {store[n].number: store[n].tissue_histogram('inputs') for n in numbers} if per_section else None
+    own = (GuardedScale if per_section == 'guard' else SectionScale).fit(tissue, inputs) if per_section else CountScale.fit(one_by_one('inputs'), inputs, centre=True)
     return own, CountScale.fit(one_by_one('targets'), targets)
 
 # %% ../nbs/10_data.ipynb #8dbe0acd
@@ -493,7 +495,7 @@ def chunk_dataloaders(store, # a `Store`
                       size:int=256, # side of a window, px
                       scales:tuple|None=None, # (input scale, target scale); None: `fit_scales` on the training sections
                       transforms:tuple=('log1p', 'linear'), # of inputs and targets, where scales are fitted here
-                      per_section:bool=False, # scale the inputs by each section's own tissue, where scales are fitted here
+                      per_section:bool|str=False, # scale the inputs by each section's own tissue, or 'guard' against sections unlike all others, where scales are fitted here: see `fit_scales`
                       least_tissue:float=.1, # share of a training window that must be tissue
                       augment:bool|list=True, # flips and turns of training batches; a list: these transforms instead, `FlipTurn` and those of `augment`
                       sampler=None, # how often a training window comes: `TissueSampler`, `MarkerSampler`; None: those with tissue once per epoch

@@ -261,10 +261,12 @@ class _Tiled(torch.autograd.Function):
         return d_position, d_spread, d_weight, d_angle, None, None, None, None
 
 # %% ../nbs/12_render.ipynb #bae90f6e
-def _cost(half, size, channels, sides=(8, 16, 32, 64)): # half: (b,n,2) px -> [(numbers gone through, side), ...]
-    "What tiles of each side would cost: multiplications, and what each pair of point and tile costs besides."
-    each = torch.stack([((2*half/side).nan_to_num(0.)+1).clamp(max=torch.tensor([-(-s//side) for s in size], device=half.device)).prod(-1).sum() for side in sides])
-    return [(pairs*(side**2*(channels+8)+60*channels), side) for pairs, side in zip(each.tolist(), sides)]
+def _tiled_cost(half, size, channels, sides=(16, 32, 64)): # half: (b,n,2) px -> the lowest cost, and the side of a tile that has it
+    grids = torch.tensor([[-(-s//side) for s in size] for side in sides], device=half.device)
+    pairs = ((2*half[..., None, :]/torch.tensor(sides, device=half.device)[:, None]).nan_to_num(0.)+1).minimum(grids).prod(-1).sum((0, 1)).tolist()
+    return min((n*(side**2*(channels+40)+6000)+140*len(half)*channels*size[0]*size[1]+4e7, side) for n, side in zip(pairs, sides))
+
+def _separable_cost(b, n, size, channels): return 2.3*b*n*size[0]*size[1]*(channels+1)
 
 # %% ../nbs/12_render.ipynb #5aa04f82
 METHODS = ('auto', 'naive', 'separable', 'tiled')
@@ -309,8 +311,8 @@ def render_points(position:Tensor, # (b,n,2) row and column, px from the centre 
         if method == 'separable': return _Separable.apply(position, spread, weight, size, product)
         return _Tiled.apply(position, spread, weight, angle, size, tile, cutoff, product)
 
-def _choose(method, position, spread, weight, size, angle, cutoff, tile):
+def _choose(method, position, spread, weight, size, angle, cutoff, tile): # -> method, side of a tile
     if method == 'separable' or (method == 'tiled' and tile): return method, tile
-    with torch.no_grad(): cost, side = min(_cost((_Round if angle is None else _Oval)(position, spread, angle).half*_widths(cutoff), size, weight.shape[1]))
-    if method == 'auto' and angle is None and cost > position.shape[0]*position.shape[1]*size[0]*size[1]*(weight.shape[1]+8): method = 'separable'
-    return 'tiled' if method == 'auto' else method, tile or side
+    with torch.no_grad(): cost, side = _tiled_cost((_Round if angle is None else _Oval)(position, spread, angle).half*_widths(cutoff), size, weight.shape[1])
+    if method == 'auto' and angle is None and cost > _separable_cost(*position.shape[:2], size, weight.shape[1]): return 'separable', None
+    return 'tiled', tile or side
