@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OFFSET', 'BLOCK', 'reach', 'blur', 'mosaic_gain', 'attenuation', 'detect', 'spillover_matrix', 'mix', 'drift_gain',
-           'heat', 'lost_lines', 'by_blocks']
+           'heat', 'lost_lines', 'fold_bands', 'fold', 'by_blocks']
 
 # %% ../nbs/01b_physics.ipynb #65963210
 import re
@@ -123,6 +123,38 @@ def lost_lines(seed:int, # which phantom
     rows = np.flatnonzero(uniform(seed, 24, section, np.arange(y0, y1)) < share) if share else []
     start, length = (uniform(seed, s, section, y0+np.asarray(rows, int)) for s in (27, 28))
     return [(int(r), slice(int(a*width), int(a*width+(.1+.9*b)*width)+1)) for r, a, b in zip(rows, start, length)]
+
+# %% ../nbs/01b_physics.ipynb #df24d752
+def fold_bands(seed:int, # which phantom
+               section:int, # each section has its own
+               rows:np.ndarray, # (h,) places down the section, um
+               height_um:float, # extent of the section down, um
+               width_um:float, # extent across, um
+               per_mm:float, # folds per mm of width
+               widest:float=30., # width of the widest fold, um
+              )->list[tuple[np.ndarray,np.ndarray]]: # left and right edge of each fold in every row, um; equal where there is none
+    "Where a section lies on itself."
+    bands, n = [], int(per_mm*width_um/1000+uniform(seed, 31, section, 0))
+    for i in range(n):
+        u = [float(uniform(seed, 32+k, section, i)) for k in range(4)]
+        length = (.3+.7*u[0])*height_um
+        along = (rows-(height_um-length)*u[1])/length
+        centre = u[2]*width_um+.15*width_um*(along-.5)+10*waves(seed, 3500+10*section+i, 200., 0., 0., rows)
+        half = widest/2*(.4+.6*u[3])*np.sqrt(np.clip(4*along*(1-along), 0, 1))
+        bands.append((centre-half, centre+half))
+    return bands
+
+def fold(rate:np.ndarray, # (h, w) expected counts
+         left:np.ndarray, # (h,) left edge of the fold, px
+         right:np.ndarray, # (h,) right edge, px
+        )->np.ndarray: # (h, w); the same array where nothing is folded
+    "Add the layer that lies on top: the tissue right of the fold, mirrored at its right edge."
+    columns = np.arange(rate.shape[1], dtype=np.float64)
+    inside = (columns > left[:, None]) & (columns < right[:, None])
+    if not inside.any(): return rate
+    source = np.rint(2*right[:, None]-columns).astype(np.int64)
+    above = np.take_along_axis(rate, np.clip(source, 0, rate.shape[1]-1), 1)*(source < rate.shape[1])
+    return rate+above*inside
 
 # %% ../nbs/01b_physics.ipynb #34471194
 BLOCK = 64 # rows that share one generator of noise

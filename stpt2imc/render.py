@@ -94,16 +94,16 @@ def _boxes(position, half, size, tile): # (b,n,2), (b,n,2) px -> first tile (b,n
     return first, ((high/tile).long()-first+1).masked_fill(outside, 0)
 
 # %% ../nbs/12_render.ipynb #1eb6a70c
-def _pairs(position, half, size, tile): # -> indices of points (p,) and of tiles (p,), sorted by tile; points counted through the batch
+def _pairs(position, half, reach, size, tile): # -> indices of points (p,) and of tiles (p,), sorted by tile; points counted through the batch
     first, count = _boxes(position, half, size, tile)
     n, (th, tw) = position.shape[1], (-(-s//tile) for s in size)
-    first, count, position, half = (t.flatten(0, 1) for t in (first, count, position, half))
+    first, count, position, reach = (t.flatten(0, 1) for t in (first, count, position, reach))
     pairs = count.prod(-1)
     point = torch.repeat_interleave(pairs)
     k, columns = torch.arange(len(point), device=point.device)-(pairs.cumsum(0)-pairs)[point], count[:, 1][point]
     at = first[point]+torch.stack([k//columns, k%columns], -1)
     gap = (at*tile-position[point]).clamp(min=0)+(position[point]-at*tile-(tile-1)).clamp(min=0)
-    reached = ~((gap**2).sum(-1) > half.amax(-1)[point]**2)
+    reached = ~((gap**2).sum(-1) > reach[point]**2)
     place = ((point//n)*th+at[:, 0])*tw+at[:, 1]
     place, order = place[reached].sort(stable=True)
     return point[reached][order], place
@@ -131,7 +131,7 @@ class _Round:
     sums = 3
     def __init__(self, position, spread, angle=None):
         self.spread, self.q = spread, _width(spread)
-        self.half = self.q[..., None].expand(*self.q.shape, 2)
+        self.half, self.reach = self.q[..., None].expand(*self.q.shape, 2), self.q
         self.values = torch.cat([position, self.q[..., None]], -1)
 
     @staticmethod
@@ -156,6 +156,7 @@ class _Oval:
         self.spread, self.q, self.turn = spread, _width(spread), torch.stack([angle.cos(), angle.sin()], -1)
         cos, sin = self.turn.unbind(-1)
         self.half = torch.stack([torch.hypot(self.q[..., 0]*a, self.q[..., 1]*b) for a, b in ((cos, sin), (sin, cos))], -1)
+        self.reach = self.q.amax(-1)                                                    # of the tips, which may lie in the corners of the box
         self.values = torch.cat([position, self.q, self.turn], -1)
 
     @staticmethod
@@ -180,7 +181,7 @@ class _Tiles:
         (self.b, self.c, self.n), self.size, self.side, self.shape = weight.shape, size, side, shape
         self.grid = [-(-s//side) for s in size]
         self.count = self.b*self.grid[0]*self.grid[1]
-        point, place = _pairs(shape.values[..., :2], shape.half*_widths(cutoff), size, side)
+        point, place = _pairs(shape.values[..., :2], shape.half*_widths(cutoff), shape.reach*_widths(cutoff), size, side)
         self.buckets = _buckets(point, place, self.count, self.b*self.n, side*side)
 
     def rows(self, weight): # for each point, and a last one that is missing: its values, and its weights in all channels
@@ -260,10 +261,12 @@ class _Tiled(torch.autograd.Function):
         return d_position, d_spread, d_weight, d_angle, None, None, None, None
 
 # %% ../nbs/12_render.ipynb #bae90f6e
-def _cost(half, size, channels, sides=(8, 16, 32, 64)): # half: (b,n,2) px -> [(numbers gone through, side), ...]
-    "What tiles of each side would cost: multiplications, and what each pair of point and tile costs besides."
-    each = torch.stack([((2*half/side).nan_to_num(0.)+1).clamp(max=torch.tensor([-(-s//side) for s in size], device=half.device)).prod(-1).sum() for side in sides])
-    return [(pairs*(side**2*(channels+8)+60*channels), side) for pairs, side in zip(each.tolist(), sides)]
+def _tiled_cost(half, size, channels, sides=(16, 32, 64)): # half: (b,n,2) px -> the lowest cost, and the side of a tile that has it
+    grids = torch.tensor([[-(-s//side) for s in size] for side in sides], device=half.device)
+    pairs = ((2*half[..., None, :]/torch.tensor(sides, device=half.device)[:, None]).nan_to_num(0.)+1).minimum(grids).prod(-1).sum((0, 1)).tolist()
+    return min((n*(side**2*(channels+40)+6000)+140*len(half)*channels*size[0]*size[1]+4e7, side) for n, side in zip(pairs, sides))
+
+def _separable_cost(b, n, size, channels): return 2.3*b*n*size[0]*size[1]*(channels+1)
 
 # %% ../nbs/12_render.ipynb #5aa04f82
 METHODS = ('auto', 'naive', 'separable', 'tiled')
@@ -301,15 +304,15 @@ def render_points(position:Tensor, # (b,n,2) row and column, px from the centre 
     if tile is not None and tile < 1: raise InputError(f'the side of a tile is at least 1 px, not {tile}')
     if angle is not None and method == 'separable': raise InputError('ovals do not separate: method is auto, tiled or naive')
     position, spread, weight, angle, size = _checked(position, spread, weight, size, angle)
-    if 0 in weight.shape: return weight.new_zeros(*weight.shape[:2], *size)+0*(position.sum()+spread.sum()+weight.sum())
+    if 0 in weight.shape: return weight.new_zeros(*weight.shape[:2], *size)+0*sum(t.sum() for t in (position, spread, weight, angle) if t is not None)
     with torch.autocast(weight.device.type, enabled=False):
         if method == 'naive': return _naive(position, spread, weight, size, angle)
         method, tile = _choose(method, position, spread, weight, size, angle, cutoff, tile)
         if method == 'separable': return _Separable.apply(position, spread, weight, size, product)
         return _Tiled.apply(position, spread, weight, angle, size, tile, cutoff, product)
 
-def _choose(method, position, spread, weight, size, angle, cutoff, tile):
+def _choose(method, position, spread, weight, size, angle, cutoff, tile): # -> method, side of a tile
     if method == 'separable' or (method == 'tiled' and tile): return method, tile
-    with torch.no_grad(): cost, side = min(_cost((_Round if angle is None else _Oval)(position, spread, angle).half*_widths(cutoff), size, weight.shape[1]))
-    if method == 'auto' and angle is None and cost > position.shape[0]*position.shape[1]*size[0]*size[1]*(weight.shape[1]+8): method = 'separable'
-    return 'tiled' if method == 'auto' else method, tile or side
+    with torch.no_grad(): cost, side = _tiled_cost((_Round if angle is None else _Oval)(position, spread, angle).half*_widths(cutoff), size, weight.shape[1])
+    if method == 'auto' and angle is None and cost > _separable_cost(*position.shape[:2], size, weight.shape[1]): return 'separable', None
+    return 'tiled', tile or side
