@@ -82,14 +82,14 @@ def channel_groups(names:list, # of the input channels
 
 # %% ../nbs/10a_augment.ipynb #311de1f4
 class Gain(Augmentation):
-    "Base of the factors on the light of the inputs: `gain(images)` gives them, broadcasting against (b, c, h, w)."
+    "Base of the factors on the light of the inputs: `_gain` draws them, broadcasting against (b, c, h, w)."
     dark = 0.
     def encodes(self,
                 pair, # (inputs, targets)
                ): # inputs in float32 detector units, 0 to 65535; the same targets
         "Multiply the light of the inputs."
         light = _plain(pair[0]).float()
-        changed = ((light-self.dark)*self.gain(light)+self.dark).clamp(0, 65535)
+        changed = ((light-self.dark)*self._gain(light)+self.dark).clamp(0, 65535)
         return _as(pair[0], torch.where(light > 0, changed, 0.)), pair[1]
 
 def _checked(sd, dark):
@@ -106,7 +106,7 @@ class ChannelGain(Gain):
                 ):
         super().__init__(seed)
         self.settings, self.dark = dict(sd=_checked(sd, dark), dark=dark), dark
-    def gain(self, light): return (self.settings['sd']*self._normal(light, *light.shape[:2], 1, 1)).exp()
+    def _gain(self, light): return (self.settings['sd']*self._normal(light, *light.shape[:2], 1, 1)).exp()
 
 class TileGain(Gain):
     "A factor exp(sd*normal) for each tile of a mosaic that lies anywhere on the window, the same for all channels of a depth."
@@ -122,7 +122,7 @@ class TileGain(Gain):
         if tile < 1: raise InputError(f'a tile has at least 1 px, not {tile}')
         self.settings, self.dark = dict(sd=_checked(sd, dark), tile=int(tile), names=names, dark=dark), dark
 
-    def gain(self, light):
+    def _gain(self, light):
         (b, c, h, w), s = light.shape, self.settings
         groups = channel_groups(s['names'], 'depth') if s['names'] else [list(range(c))]
         if sum(map(len, groups)) != c: raise InputError(f'TileGain was told of {sum(map(len, groups))} channels, the batch has {c}')
@@ -143,7 +143,7 @@ class AddStripes(Gain):
         super().__init__(seed)
         if axis not in ('rows', 'columns'): raise InputError(f"scan lines are 'rows' or 'columns', not {axis!r}")
         self.settings, self.dark = dict(sd=_checked(sd, dark), axis=axis, dark=dark), dark
-    def gain(self, light):
+    def _gain(self, light):
         b, c, h, w = light.shape
         return (self.settings['sd']*self._normal(light, b, c, *((h, 1) if self.settings['axis'] == 'rows' else (1, w)))).exp()
 

@@ -103,17 +103,17 @@ def _choose(self:ShiftRobust, errors, draws): # one whole shift for each window
     return [_least(centred(e)+centred(turned[k])) for e, k in zip(own, draws)]
 
 @patch
-def each(self:ShiftRobust, output, target):
+def _each(self:ShiftRobust, output, target):
     learning = output.requires_grad
     draws = next((t.draws for t in self.turns if learning and len(t.draws) == len(output)), [0]*len(output))
     errors = shift_errors(self.loss.activation(output.detach()).float(), target.float(), self.reach) if learning or self.per == 'image' else [None]*len(output)
     if learning: self._learn(errors, draws)
     self.chosen = self._choose(errors, draws)
     margin = max(abs(v) for s in self.chosen for v in s)
-    if margin == 0: return self.loss.each(output, target)
+    if margin == 0: return self.loss._each(output, target)
     h, w = target.shape[-2:]
     moved = torch.stack([o[:, margin-dy:h-margin-dy, margin-dx:w-margin-dx] for o, (dy, dx) in zip(output, self.chosen)])
-    return self.loss.each(moved, target[..., margin:h-margin, margin:w-margin])
+    return self.loss._each(moved, target[..., margin:h-margin, margin:w-margin])
 
 # %% ../nbs/14a_shift.ipynb #136b7853
 @patch

@@ -55,7 +55,7 @@ class InnerSplit:
 
 # %% ../nbs/16_tune.ipynb #fe352d9a
 SPACE = dict(lr=(3e-4, 3e-2, 'log'), wd=(1e-3, .3, 'log'), widths=[(16, 32), (16, 32, 64), (32, 64, 128)], loss=['MSE', 'Poisson', 'MAE'], norm=['batch', 'group', 'instance'],
-             dropout=(0., .4), shortcut=[None, (0, 1, 2, 4, 8, 16)], context=[None, (2, 8)], transforms=[('sqrt', 'linear'), ('sqrt', 'log1p'), ('log1p', 'linear')], augment=[True, False], per_section=[False, True])
+             dropout=(0., .4), shortcut=[None, (0, 1, 2, 4, 8, 16)], context=[None, (2, 8)], transforms=[('sqrt', 'linear'), ('sqrt', 'log1p'), ('log1p', 'linear')], augment=[True, False], per_section=['guard', False])
 _DATA = ('transforms', 'per_section', 'size', 'bs', 'least_tissue', 'augment', 'sampler', 'in_memory', 'num_workers', 'scales')
 
 def suggest(trial, # of Optuna
