@@ -200,7 +200,7 @@ def margins(results:pd.DataFrame, # from `benchmark_models`
             others = means.drop([of, 'mean'], errors='ignore')
             if of not in means or others.empty: continue
             best = others.idxmax()
-            spread = max(np.ptp(g[g.method == m][column]) for m in (of, best))
+            spread = max(np.ptp(g[g.method == m][column]) for m in (of, best)) if (g.method == of).sum() > 1 else np.nan # one seed has none
             rows.append(dict(task=task, score=column, best=best, ahead=means[of]-others[best], spread=spread, beyond=bool(means[of]-others[best] > spread)))
     return pd.DataFrame(rows)
 
