@@ -210,7 +210,7 @@ def plot_tuned(tuned, # a `Tuned`, or an Optuna study
         if all(isinstance(v, (int, float)) for v in given): at = given
         else: kinds = sorted({str(v) for v in given}); at = [kinds.index(str(v)) for v in given]; ax.set_xticks(range(len(kinds)), [_readable(v) for v in kinds], rotation=30, ha='right', fontsize=6); ax.margins(x=.3)
         ax.scatter(np.array(at)[whole], value[whole], s=14, c='#0072b2'); ax.scatter(np.array(at)[~whole], value[~whole], s=14, marker='x', c='#999999')
-        if getattr(study.trials[0].distributions.get(k), 'log', False): ax.set_xscale('log')
+        if getattr(study.trials[0].distributions.get(k), 'log', False): ax.set_xscale('log'); ax.minorticks_off(); ax.set_xticks([min(given), max(given)], [f'{v:.1e}' for v in (min(given), max(given))])
         ax.set_xlabel(k, fontsize=8)
     return fig
 
