@@ -200,7 +200,7 @@ def margins(results:pd.DataFrame, # from `benchmark_models`
             others = means.drop([of, 'mean'], errors='ignore')
             if of not in means or others.empty: continue
             best = others.idxmax()
-            spread = max(np.ptp(g[g.method == m][column]) for m in (of, best))
+            spread = max(np.ptp(g[g.method == m][column]) for m in (of, best)) if (g.method == of).sum() > 1 else np.nan # one seed has none
             rows.append(dict(task=task, score=column, best=best, ahead=means[of]-others[best], spread=spread, beyond=bool(means[of]-others[best] > spread)))
     return pd.DataFrame(rows)
 
@@ -234,7 +234,7 @@ def benchmark_choices(folds:tuple=FOLDS, # (task, training sections, section tha
             learn = recommended(stores[task], _Only(train, [judged]), device='cpu', **dict(changes, steps=n or 1))
             if n: fit_timed(learn, epochs_of(learn), learn.settings.training['lr'])
             table = score(impute(as_model(learn), stores[task][judged], progress=False), stores[task][judged], list(train), boxes=(1,), gaussians=(2,), baselines=('mean',), transform=TASKS[task]['transform'])
-            rows.append({**_row(task, 'model', table), 'fold': fold, 'choice': choice, 'steps': n})
+            rows.append({**_row(task, 'model', table), 'fold': fold, 'choice': choice, 'trained': 'network' if n else 'ridge', 'steps': n})
             print(*(f'{k} {v:.3f}' if isinstance(v, float) else f'{k} {v}' for k, v in rows[-1].items()), flush=True)
             if out: _save(out, rows, command)
     return pd.DataFrame(rows)
@@ -242,8 +242,8 @@ def benchmark_choices(folds:tuple=FOLDS, # (task, training sections, section tha
 def choices_table(results:pd.DataFrame, # from `benchmark_choices`
                  )->pd.DataFrame: # choices down, folds across: r / r at s2 (R²)
     "The choices as a table for people."
-    cell = results.assign(text=[f'{a:.3f} / {b:.3f} ({c:+.3f})' for a, b, c in zip(results.r, results.r_s2, results.r2)], trained=np.where(results.steps > 0, 'network', 'ridge'))
-    return cell.pivot(index=['trained', 'choice'], columns='fold', values='text').reindex(columns=list(dict.fromkeys(results.fold))).fillna('')
+    cell = results.assign(text=[f'{a:.3f} / {b:.3f}'+('' if pd.isna(c) else f' ({c:+.3f})') for a, b, c in zip(results.r, results.r_s2, results.r2)])
+    return cell.pivot(index=['trained', 'choice'], columns='fold', values='text').reindex(index=list(dict.fromkeys(zip(results.trained, results.choice))), columns=list(dict.fromkeys(results.fold))).fillna('')
 
 # %% ../nbs/21c_models.ipynb #44ae48ab
 def main(argv=None, # list of arguments; None: those of the shell

@@ -28,7 +28,7 @@ from .section import Panel
 from .scale import Scale, SectionScale, scale_from_dict
 from .unet import UNet, fit_shortcut, pad_to
 from .loss import LOSSES, MSE, loss_from_dict
-import stpt2imc.shift # so that its losses are known when a model is opened
+import stpt2imc.shift # its loss can then be opened with a model
 from .callbacks import EMA, NaNGuard, ResumableLearner
 
 # %% ../nbs/15_train.ipynb #35dccbc4
