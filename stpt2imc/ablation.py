@@ -236,5 +236,5 @@ def loss_table(results:pd.DataFrame, # from `ablate_unet`
     "Losses beside each other; 'MSE' is the base."
     rows = results[(results.task == task) & results.variant.map(lambda v: VARIANTS[v].group in ('base', 'loss'))]
     names = [n for n in VARIANTS if n in set(rows.variant)]
-    cells = {c: [f'{g.mean():.3f} ± {g.std():.3f}' for g in (rows[rows.variant == n][c] for n in names)] for c in ('deviance', 'r', 'r_s2', 'explained')}
+    cells = {c: [f'{g.mean():.3f}'+(f' ± {g.std():.3f}' if len(g) > 1 else '') for g in (rows[rows.variant == n][c] for n in names)] for c in ('deviance', 'r', 'r_s2', 'explained')}
     return pd.DataFrame(cells, index=['MSE' if n == 'base' else n for n in names])
