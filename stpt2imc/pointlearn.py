@@ -192,7 +192,7 @@ def stress_run(steps:int=2000, # of training
 # %% ../nbs/16_pointlearn.ipynb #95d2aefc
 def main(argv=None, # list of arguments; None: those of the shell
         )->dict: # as from `stress_run`
-    "`python -m stpt2imc.pointlearn`: the long run under autocast, saved."
+    "`python -m stpt2imc.pointlearn`: the long run under autocast, printed and saved."
     p = argparse.ArgumentParser('python -m stpt2imc.pointlearn', description='Train a small point model for many steps under bfloat16 autocast on the CPU and save losses and gradient norms.')
     p.add_argument('--steps', type=int, default=2000, help='of training'); p.add_argument('--seed', type=int, default=0, help='of weights and data'); p.add_argument('--out', help='JSON file to write')
     args = p.parse_args(argv)
