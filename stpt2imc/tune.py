@@ -6,7 +6,7 @@
 __all__ = ['log', 'SPACE', 'InnerSplit', 'suggest', 'Tuned', 'tune', 'plot_tuned']
 
 # %% ../nbs/16_tune.ipynb #f3140f61
-import json, logging, os
+import json, logging, os, time
 import numpy as np
 import pandas as pd
 from dataclasses import dataclass
@@ -99,6 +99,14 @@ def _fit(trial, store, split, settings, steps, epochs, seed, device):
     return float(learn.recorder.values[-1][-1])
 
 # %% ../nbs/16_tune.ipynb #e0e91dd2
+def _sqlite(path): # two workers that start together both make the tables, and one of them fails: it finds them the next time
+    import sqlalchemy.exc
+    for again in range(10):
+        try: return _optuna().storages.RDBStorage(f'sqlite:///{path.resolve()}', engine_kwargs=dict(connect_args=dict(timeout=60)))
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError):
+            if again == 9: raise
+            time.sleep(.3*(again+1))
+
 def _storage(where):
     "Optuna's storage for a file, an address, or None: memory."
     optuna = _optuna()
@@ -107,7 +115,7 @@ def _storage(where):
     path = Path(where)
     if path.suffix not in ('.journal', '.log', '.db'): raise InputError(f"storage {str(where)!r}: give a file that ends with .journal, .log or .db, or an address such as mysql://...")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == '.db': return f'sqlite:///{path.resolve()}'
+    if path.suffix == '.db': return _sqlite(path)
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
     return JournalStorage(JournalFileBackend(str(path)))
