@@ -146,7 +146,7 @@ def _about(learn):
 def _loss_config(loss): return loss.config() if hasattr(loss, 'config') else type(loss).__name__
 
 def _other_states(learn): # of callbacks that remember something
-    return {cb.name: _plain(cb.state()) for cb in learn.cbs if hasattr(type(cb), 'state')} | {cb.name: {k: _plain(getattr(cb, k)) for k in ('best', 'wait') if hasattr(cb, k)} for cb in learn.cbs if isinstance(cb, TrackerCallback)}
+    return {cb.name: _plain(cb.state()) for cb in learn.cbs if hasattr(type(cb), 'state')} | {cb.name: {k: _plain(getattr(cb, k)) for k in ('best', 'wait') if hasattr(cb, k)} for cb in learn.cbs if isinstance(cb, TrackerCallback) and not hasattr(type(cb), 'state')}
 
 @patch
 def save(self:Checkpoint,
