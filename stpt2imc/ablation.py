@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BLURS', 'VARIANTS', 'JUDGED', 'MEASURE', 'Variant', 'Judge', 'train_variant', 'ablate_unet', 'compare', 'earns',
-           'main']
+           'main', 'draw_ablation', 'loss_table']
 
 # %% ../nbs/21d_ablation.ipynb #99e9d846
 import argparse, datetime, json, os, tempfile, time
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from fastai.callback.core import Callback, CancelValidException
 from fastcore.basics import patch
-from . import __version__
+from . import __version__, augment
 from .grid import InputError
 from .data import FlipTurn, HeldOutSections, chunk_dataloaders
 from .scalespace import ScaleSpace
@@ -88,13 +88,14 @@ def __call__(self:Judge,
     return out
 
 # %% ../nbs/21d_ablation.ipynb #77171524
-class _NoValidation(Callback): # the judge looks once, at the end
-    def before_validate(self): raise CancelValidException
+class _NoValidation(Callback):
+    def before_validate(self):
+        "Skip it: the judge looks once, at the end."
+        raise CancelValidException
 
 def _augmentation(what, seed):
     if isinstance(what, bool): return what
-    from stpt2imc import augment
-    return [FlipTurn(seed), getattr(augment, what)()]
+    return [FlipTurn(seed), getattr(augment, what)(seed=seed)]
 
 def train_variant(judge:Judge, # knows the store, what is held out, and the truth
                   variant:Variant, # what to change
@@ -177,8 +178,9 @@ def compare(results:pd.DataFrame, # from `ablate_unet`
         seconds = group.groupby('variant').seconds.median()
         for name, d in differences.iterrows():
             n, mean, error = int(d.notna().sum()), d.mean(), spread/np.sqrt(max(d.notna().sum(), 1))
+            better = -mean if column == 'deviance' else mean
             rows.append(dict(task=task, variant=name, measure=column, base=wide.loc['base'].mean(), difference=mean, error=error, seeds=n,
-                             verdict='not known' if np.isnan(error) else 'gains' if mean > 2*error else 'loses' if mean < -2*error else 'no difference', cost=seconds[name]/seconds['base']))
+                             verdict='not known' if np.isnan(error) else 'gains' if better > 2*error else 'loses' if better < -2*error else 'no difference', cost=seconds[name]/seconds['base']))
     return pd.DataFrame(rows)
 
 # %% ../nbs/21d_ablation.ipynb #d7825382
@@ -209,3 +211,30 @@ def main(argv=None, # list of arguments; None: those of the shell
     return results
 
 if __name__ == '__main__' and '__file__' in globals(): main() # not in the notebook
+
+# %% ../nbs/21d_ablation.ipynb #b856adc9
+def draw_ablation(table:pd.DataFrame, # from `compare`
+                 ): # the matplotlib figure
+    "Differences to the base, variants down, tasks across."
+    import matplotlib.pyplot as plt
+    tasks, names = list(dict.fromkeys(table.task)), list(dict.fromkeys(table.variant))[::-1]
+    colours, marks = dict(gains='#0072B2', loses='#D55E00'), dict(gains='o', loses='s')
+    fig, axes = plt.subplots(1, len(tasks), figsize=(2+2.3*len(tasks), .8+.2*len(names)), sharey=True, squeeze=False, dpi=70)
+    for ax, task in zip(axes[0], tasks):
+        for r in table[table.task == task].itertuples():
+            y, colour = names.index(r.variant), colours.get(r.verdict, '#777777')
+            ax.plot([r.difference-2*r.error, r.difference+2*r.error], [y, y], color=colour, lw=1); ax.plot(r.difference, y, marks.get(r.verdict, '.'), color=colour, ms=5)
+        ax.axvline(0, color='k', lw=.6); ax.set_title(task, fontsize=9); ax.set_xlabel(f'{r.measure} - base ({r.base:.2f})', fontsize=8); ax.tick_params(labelsize=7)
+    axes[0, 0].set_yticks(range(len(names)), names)
+    plt.tight_layout(); plt.close(fig)
+    return fig
+
+# %% ../nbs/21d_ablation.ipynb #58e0360b
+def loss_table(results:pd.DataFrame, # from `ablate_unet`
+               task:str='phantom', # of `JUDGED`
+              )->pd.DataFrame: # losses down; mean and spread over seeds of deviance, r, r_s2 and explained
+    "Losses beside each other; 'MSE' is the base."
+    rows = results[(results.task == task) & results.variant.map(lambda v: VARIANTS[v].group in ('base', 'loss'))]
+    names = [n for n in VARIANTS if n in set(rows.variant)]
+    cells = {c: [f'{g.mean():.3f}'+(f' ± {g.std():.3f}' if len(g) > 1 else '') for g in (rows[rows.variant == n][c] for n in names)] for c in ('deviance', 'r', 'r_s2', 'explained')}
+    return pd.DataFrame(cells, index=['MSE' if n == 'base' else n for n in names])

@@ -79,6 +79,7 @@ def set_random_states(dls, # from `chunk_dataloaders`
 class ResumableLearner(Learner):
     "fastai's `Learner`, which can begin at a later epoch and batch."
     first_epoch = skip = 0 # where to begin: epoch, and batches of it that are already done
+    fitting = False # fastai calls before_fit for predictions, too
     def _do_fit(self):
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
@@ -95,7 +96,9 @@ class ResumableLearner(Learner):
         "fastai's `fit`."
         self.first_epoch = self.skip = 0
         self.dls.n_inp # fastai reads a window to find out, once: before generators are put back, not after
-        return super().fit(*args, **kwargs)
+        self.fitting = True
+        try: return super().fit(*args, **kwargs)
+        finally: self.fitting = False
 
 # %% ../nbs/14b_callbacks.ipynb #c0ffbdb8
 def _plain(x):
@@ -143,7 +146,7 @@ def _about(learn):
 def _loss_config(loss): return loss.config() if hasattr(loss, 'config') else type(loss).__name__
 
 def _other_states(learn): # of callbacks that remember something
-    return {cb.name: _plain(cb.state()) for cb in learn.cbs if hasattr(type(cb), 'state')} | {cb.name: {k: _plain(getattr(cb, k)) for k in ('best', 'wait') if hasattr(cb, k)} for cb in learn.cbs if isinstance(cb, TrackerCallback)}
+    return {cb.name: _plain(cb.state()) for cb in learn.cbs if hasattr(type(cb), 'state')} | {cb.name: {k: _plain(getattr(cb, k)) for k in ('best', 'wait') if hasattr(cb, k)} for cb in learn.cbs if isinstance(cb, TrackerCallback) and not hasattr(type(cb), 'state')}
 
 @patch
 def save(self:Checkpoint,
@@ -197,7 +200,7 @@ def load(self:Checkpoint):
 @patch
 def before_fit(self:Checkpoint):
     "Continue what is in the folder."
-    self.run_state, self.active = None, not hasattr(self.learn, 'lr_finder')
+    self.run_state, self.active = None, getattr(self.learn, 'fitting', False) and not hasattr(self.learn, 'lr_finder')
     if not (self.active and self.resume and self.path.exists()): return
     run = self.load()
     set_random_states(self.learn.dls, run['epoch_random'])
@@ -336,7 +339,7 @@ class CSVLog(CSVLogger):
 
     def before_fit(self):
         "Nothing is written before the first epoch ends."
-        self.quiet = hasattr(self.learn, 'lr_finder')
+        self.quiet = hasattr(self.learn, 'lr_finder') or not getattr(self.learn, 'fitting', True)
         (self.path/self.fname).parent.mkdir(parents=True, exist_ok=True)
 
     def after_epoch(self):

@@ -18,7 +18,7 @@ from uuid import NAMESPACE_OID, uuid5
 from tqdm.auto import tqdm
 from fastcore.basics import patch
 from .grid import InputError
-from .physics import BLOCK, attenuation, blur, by_blocks, detect, drift_gain, heat, lost_lines, mix, mosaic_gain, reach, spillover_matrix
+from .physics import BLOCK, attenuation, blur, by_blocks, detect, drift_gain, fold, fold_bands, heat, lost_lines, mix, mosaic_gain, reach, spillover_matrix
 from .section import Panel
 from .tissue import CELL_CLASS, CELL_TYPES, HIDDEN_MEAN, Plane, Tissue, normal, uniform
 
@@ -103,6 +103,7 @@ class Phantom:
     drift:float = .03 # sd of the sensitivity of IMC down a section
     hot_pixels:float = 5e-6 # share of IMC pixels that are hot, per channel
     dropouts:float = .001 # share of IMC rows that lose part of their counts
+    folds:float = 0. # places where the cut section lies on itself, per mm of its width; STPT, which images the block, has none
     stpt_height:int|None = None # rows of the STPT canvas, px, before it is turned; None: as many as show the height
     stpt_width:int|None = None # its columns, px, before it is turned; None: as many as show the width
     stpt_scale:float = 1. # STPT px per IMC px
@@ -137,8 +138,8 @@ def numbers(self:Phantom)->list[int]:
 
 @patch
 def clean(self:Phantom)->Phantom:
-    "This phantom without artefacts: no stripes, shading, tile gains, missing tiles, saturation, read noise, background, spillover, drift, hot pixels or dropouts."
-    return replace(self, **dict.fromkeys(('stripes', 'shading', 'tile_gain', 'missing_tiles', 'read_noise', 'background', 'spillover', 'drift', 'hot_pixels', 'dropouts'), 0.), saturation=65535.)
+    "This phantom without artefacts: no stripes, shading, tile gains, missing tiles, saturation, read noise, background, spillover, drift, hot pixels, dropouts or folds."
+    return replace(self, **dict.fromkeys(('stripes', 'shading', 'tile_gain', 'missing_tiles', 'read_noise', 'background', 'spillover', 'drift', 'hot_pixels', 'dropouts', 'folds'), 0.), saturation=65535.)
 
 @patch
 def _z(self:Phantom, section, depth=0):
@@ -322,7 +323,9 @@ def _aligned(self:Phantom, y0, y1):
 def _imc_markers(self:Phantom, section, y0, y1):
     y0, y1, a, b = self._aligned(y0, y1)
     lost = lost_lines(self.seed, section, a, b, self.width, self.dropouts)
+    bands = [tuple((e-self._plane.left)/self.pixel_um for e in f) for f in fold_bands(self.seed, section, self._plane.rows(a, b), *self._place[2:], self.folds)] if self.folds else ()
     for m, rate in enumerate(self.expected(section, a, b)):
+        for left, right in bands: rate = fold(rate, left, right)
         counts = by_blocks(lambda g, r: heat(g.poisson(r), self.hot_pixels, g), rate, a, self.seed, section, 100+m, self.hidden)
         for row, columns in lost: counts[row, columns] = 0
         yield np.minimum(counts, 65535).astype(np.uint16)[y0-a:y1-a]

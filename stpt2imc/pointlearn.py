@@ -16,13 +16,13 @@ from pathlib import Path
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 from .grid import InputError
-from .pointset import REPORT, PointModel, PointSetDecoder, PointSetGen
+from .pointset import PointModel, PointSetDecoder, PointSetGen, fit_points
 from .points import PointSet, chamfer, in_core, nucleus_centres
 from .scale import histogram_mean
-from .train import MODELS, learner, load_model, seed_everything
+from .train import learner, linear_batches, load_model, register_model, seed_everything
 
 # %% ../nbs/16_pointlearn.ipynb #792f0053
-MODELS.update(PointSetGen=PointSetGen, PointSetDecoder=PointSetDecoder)
+for _model in (PointSetGen, PointSetDecoder): register_model(_model)
 _KINDS = dict(hourglass=PointSetGen, queries=PointSetDecoder)
 
 def pointset_learner(dls, # from `chunk_dataloaders`
@@ -30,9 +30,11 @@ def pointset_learner(dls, # from `chunk_dataloaders`
                      model:str='hourglass', # 'hourglass' (`PointSetGen`) or 'queries' (`PointSetDecoder`)
                      loss=None, # None: `MSE`
                      seed:int=0, # of the initial weights
-                     **kwargs, # options of the network (widths, background, positions, ...; `**REPORT` for the report's) and of `learner`
+                     penalty:float=1e-3, # of the ridge regression that a `shortcut` begins with
+                     pixels:float=5e5, # at most, that it is fitted on
+                     **kwargs, # options of the network (widths, background, positions, shortcut, ...; `**REPORT` for the report's) and of `learner`
                     )->Learner: # train it with fit_one_cycle
-    "A learner for a point model with as many channels as the data have (report section 2.4); raises `InputError` for an unknown model."
+    "A learner for a point model with as many channels as the data have (report section 2.4); with `shortcut`, it begins at ridge regression. Raises `InputError` for an unknown model."
     if model not in _KINDS: raise InputError(f"a point model is {' or '.join(map(repr, _KINDS))}, not {model!r}")
     seed_everything(seed)
     options = {k: kwargs.pop(k) for k in inspect.signature(_KINDS[model].__init__).parameters if k in kwargs}
@@ -40,6 +42,7 @@ def pointset_learner(dls, # from `chunk_dataloaders`
     net = _KINDS[model](len(dls.store.input_names), len(dls.store.panel), points, **options)
     learn = learner(dls, net, loss, **kwargs)
     if net.base is not None: net.base.data.copy_(mean_level(dls, learn.loss_func))
+    if options.get('shortcut'): fit_points(net, linear_batches(dls, learn.loss_func, pixels), penalty)
     return learn
 
 def mean_level(dls, # from `chunk_dataloaders`
@@ -181,7 +184,7 @@ def stress_run(steps:int=2000, # of training
     with tempfile.TemporaryDirectory() if dls is None else nullcontext() as work:
         if dls is None:
             store = convert(find_sections(Phantom(seed=seed, sections=3, height=256, width=256).write(Path(work)/'p')), Path(work)/'p.zarr')
-            dls = chunk_dataloaders(store, HeldOutSections([3], guard=0), bs=4, size=64, device='cpu', seed=seed)
+            dls = chunk_dataloaders(store, HeldOutSections([3], guard=0), bs=4, size=32, device='cpu', seed=seed)
         learn, watch, start = pointset_learner(dls, seed=seed, **options), _Watch(), time.process_time()
         with learn.no_bar(): learn.fit_one_cycle(-(-steps//len(dls.train)), lr, cbs=[watch]+([AutocastCPU()] if autocast else []))
         return dict(steps=len(watch.losses), bad=watch.bad, losses=watch.losses, norms=watch.norms, valid=[float(v[1]) for v in learn.recorder.values], cpu_seconds=time.process_time()-start)
@@ -189,11 +192,11 @@ def stress_run(steps:int=2000, # of training
 # %% ../nbs/16_pointlearn.ipynb #95d2aefc
 def main(argv=None, # list of arguments; None: those of the shell
         )->dict: # as from `stress_run`
-    "`python -m stpt2imc.pointlearn`: the long run under autocast, saved."
+    "`python -m stpt2imc.pointlearn`: the long run under autocast, printed and saved."
     p = argparse.ArgumentParser('python -m stpt2imc.pointlearn', description='Train a small point model for many steps under bfloat16 autocast on the CPU and save losses and gradient norms.')
     p.add_argument('--steps', type=int, default=2000, help='of training'); p.add_argument('--seed', type=int, default=0, help='of weights and data'); p.add_argument('--out', help='JSON file to write')
     args = p.parse_args(argv)
-    run = stress_run(args.steps, seed=args.seed, points=1024, widths=(8, 16, 32, 32), passes=1)
+    run = stress_run(args.steps, seed=args.seed, points=1024, widths=(8, 8, 16, 16), passes=1, shortcut=(0, 4))
     run = {k: np.round(v, 4).tolist() if isinstance(v, list) else v for k, v in run.items()} | dict(date=str(datetime.date.today()), command=f'python -m stpt2imc.pointlearn --steps {args.steps} --seed {args.seed}', device='CPU', torch=torch.__version__)
     if args.out: Path(args.out).write_text(json.dumps(run), encoding='utf-8')
     print(f"{run['steps']} steps, {run['bad']} not finite, loss {np.mean(run['losses'][:50]):.3f} to {np.mean(run['losses'][-50:]):.3f}")

@@ -56,7 +56,10 @@ class Hourglass(nn.Module):
         self.down2 = nn.ModuleList(_Join(half[l-1], half[l], half[l], up=False, kernel=5 if l > 3 else 3) for l in range(2, last+1))
         self.bottom2, self.up2 = _Conv(half[-1], widths[-1], 5, 2), ups(level, half)
 
-    def forward(self, x):
+    def forward(self,
+                x:Tensor, # (b, in_channels, h, w), sides multiples of `stride`
+               )->tuple: # ({level: (b, c, h', w')}, [(b, c, h', w')] of each pass)
+        "Features and bottoms."
         kept = {}
         for l, block in enumerate(self.down): kept[l] = x = block(x)
         bottoms = [self.bottom(x)]

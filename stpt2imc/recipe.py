@@ -23,10 +23,10 @@ log = logging.getLogger('stpt2imc')
 
 # %% ../nbs/15b_recipe.ipynb #be2794ed
 _LINE = (0, 1, 2, 4, 8, 16) # px: the blurs of the ridge baseline
-_ALWAYS = dict(data=dict(per_section=False), model=dict(shortcut=_LINE, penalty=1e-3, context=(2, 8), wd=.01, clip=1., moms=(.9, .9, .9)))
+_ALWAYS = dict(data=dict(per_section='guard'), model=dict(shortcut=_LINE, penalty=1e-3, context=(2, 8), wd=.01, clip=1.))
 _TABLE = { # name -> up to how many training pixels, example, settings
-    'field':    (1e6, 'one to four regions of 500 x 500 px', dict(size=96, bs=4), dict(widths=(16, 32, 64), dropout=.2), dict(steps=500, lr=3e-3, members=1)),
-    'sections': (2e7, 'a few sections of 700 to 2000 px', dict(size=96, bs=4), dict(widths=(24, 48, 96), dropout=.2), dict(steps=1000, lr=3e-3, members=1)),
+    'field':    (2e6, 'one to four regions of 500 x 500 px', dict(size=64, bs=8), dict(widths=(16, 32, 64), dropout=.2), dict(steps=600, lr=1e-2, members=1)),
+    'sections': (2e7, 'a few sections of 700 to 2000 px', dict(size=64, bs=8), dict(widths=(24, 48, 96), dropout=.2), dict(steps=1200, lr=1e-2, members=1)),
     'slides':   (1e9, 'a few sections of 10 000 px', dict(size=256, bs=16), dict(widths=(32, 64, 128, 256)), dict(steps=10_000, lr=3e-3, members=1)),
     'tumour':   (float('inf'), '18 sections of 18720 x 18720 px', dict(size=256, bs=64), dict(widths=(64, 128, 256, 512, 1024)), dict(steps=15_000, lr=1e-3, members=1))}
 _MEASURED = ('field', 'sections') # the others are what the report did, and what lies between; no GPU was at hand to try them
@@ -51,28 +51,28 @@ class Settings:
         return f"Settings '{self.name}' for {self.pixels:.3g} training pixels of {self.markers} markers on {self.device}: {_WHY[self.name]}\n{rows}"+''.join(f'\n  ! {n}' for n in self.notes)
 
 # %% ../nbs/15b_recipe.ipynb #ff32bd22
-_REASON = dict(transforms='of inputs and targets, before they are scaled', per_section='inputs on the scale of their own section, not of the cohort', shortcut='blurs, px, of a linear path that starts at ridge regression',
-               context='blurs, px, that are laid beside the inputs', dropout='share of channels dropped', widths='channels per level', clip='largest norm of the gradient', moms='momentum, constant', wd='weight decay', penalty='of the ridge regression',
+_REASON = dict(transforms='of inputs and targets, before they are scaled', loss='squared error of log1p counts, or Poisson likelihood of counts', per_section="'guard': inputs on the cohort's scale, sections beyond its range moved to its end", shortcut='blurs, px, of a linear path that starts at ridge regression',
+               context='blurs, px, that are laid beside the inputs', dropout='share of channels dropped', widths='channels per level', clip='largest norm of the gradient', moms='momentum along the cycle', wd='weight decay', penalty='of the ridge regression',
                size='side of a window, px', bs='windows per batch', steps='optimiser steps, one cycle', lr='largest learning rate', members='networks from different seeds, averaged; or a list of what each does otherwise', turns='prediction is the mean of eight flips and turns')
 
 def settings_for(pixels, # training pixels on tissue, or a `Store` of which all sections are counted
                  markers:int=40, # number of targets
                  device:str|None=None, # 'cpu' or 'cuda'; None: a GPU if there is one
-                 aim:str='log1p', # what shall be right: 'log1p' (of counts; what correlations are scored on) or 'linear' (the mean count, what `explained` measures)
+                 aim:str|None=None, # what shall be right: 'log1p' of counts (squared error) or 'linear', the mean count (Poisson likelihood); None: 'log1p' where data are few
                 )->Settings: # prints itself
     "The recommended settings for an amount of training data; raises `InputError` if there is none."
-    if aim not in ('log1p', 'linear'): raise InputError(f"aim {aim!r} is not known: 'log1p' or 'linear'")
+    if aim not in (None, 'log1p', 'linear'): raise InputError(f"aim {aim!r} is not known: 'log1p' or 'linear'")
     if not isinstance(pixels, (int, float)): markers, pixels = len(pixels.panel), training_pixels(pixels, [s.number for s in pixels if s.targets is not None])
     if not pixels > 0: raise InputError(f'settings are for a positive number of training pixels, not {pixels}: is there tissue in the training sections?')
     device = device or ('cuda' if torch.cuda.is_available() else 'cpu')
     name = next(n for n, row in _TABLE.items() if pixels <= row[0])
     _, _, data, model, training = _TABLE[name]
-    notes = []
+    aim, notes = aim or ('log1p' if name == 'field' else 'linear'), []
     if str(device).startswith('cpu') and name in ('slides', 'tumour'):
         model = dict(model, widths=(32, 64, 128)); notes.append(f"without a GPU the widths are {model['widths']}: those of the table, {_TABLE[name][3]['widths']}, would take weeks")
     if name not in _MEASURED: notes.append('this row was reasoned, not measured: tune it on your training sections (page Tuning)')
     if pixels < 1e5: notes.append('fewer than 100 000 px of tissue: expect little more than ridge regression, and mind the intervals of the score')
-    return Settings(name, int(pixels), markers, str(device), {'transforms': ('sqrt', aim), **_ALWAYS['data'], **data}, {**_ALWAYS['model'], **model}, dict(training, turns=name in _MEASURED), _REASON, notes)
+    return Settings(name, int(pixels), markers, str(device), {'transforms': ('sqrt', aim), **_ALWAYS['data'], **data}, {'loss': 'Poisson' if aim == 'linear' else 'MSE', **_ALWAYS['model'], **model}, dict(training, turns=name in _MEASURED), _REASON, notes)
 
 def training_pixels(store, # a `Store`
                     numbers, # sections
@@ -105,7 +105,7 @@ def recommended(store, # a `Store`
                 seed:int=0, # of weights, order and augmentation
                 device=None, # None: a GPU if there is one
                 settings:Settings|None=None, # None: `settings_for` the training sections
-                aim:str='log1p', # see `settings_for`
+                aim:str|None=None, # see `settings_for`
                 **changes, # any setting by name: widths=(8, 16), steps=100, transforms=('log1p', 'linear'), ...
                ): # fastai `Learner` with `.settings`
     "A learner with the recommended settings."
@@ -128,7 +128,7 @@ def train_recommended(store, # a `Store`
                       device=None, # None: a GPU if there is one
                       folder=None, # for checkpoints, and for the saved model in `folder`/model; None: neither
                       settings:Settings|None=None, # None: `settings_for` the training sections
-                      aim:str='log1p', # see `settings_for`
+                      aim:str|None=None, # see `settings_for`
                       **changes, # any setting by name
                      ): # `ImputationModel`, or `Ensemble` where there are several members
     "Train with the recommended settings; the result imputes whole sections."

@@ -308,13 +308,15 @@ def fit(cls:GuardedScale,
         transform:str='sqrt', # see `CountScale`
         cofactor:float=1., # counts
         percent:float=99.99, # percentile of a section above which its counts are clipped
+        tolerance:float=1., # spreads by which the mean of a section may lie outside of those of the training sections
        )->GuardedScale: # mean and spread over all sections, and the range of their means
-    "Mean and spread over the training sections, and the lowest and highest mean of one."
+    "Mean and spread over the training sections, and the lowest and highest mean of one, with a tolerance: so much can be composition."
     total, sections = _added(histograms)
     if sections is None: raise InputError('GuardedScale.fit needs one histogram per section: give {section number: histogram}')
     means = [CountScale.fit(h, transform, cofactor, True, percent).parameters['shift'] for h in histograms.values()]
     cohort = CountScale.fit(total, transform, cofactor, True, percent).parameters
-    return cls(cohort['unit'], cohort['shift'], np.min(means, 0), np.max(means, 0), transform, cofactor, percent, sections)
+    room = tolerance*cohort['unit']
+    return cls(cohort['unit'], cohort['shift'], np.min(means, 0)-room, np.max(means, 0)+room, transform, cofactor, percent, sections)
 
 # %% ../nbs/04_scale.ipynb #c1085f34
 def scale_from_dict(saved:dict, # made by a scale's `to_dict`

@@ -417,9 +417,9 @@ def spearman(self:Measured,
              scale:str, # its name
             )->np.ndarray: # (m,)
     "Rank correlation over the sampled boxes."
-    t, p = (np.concatenate(c.sample[scale], 1) for c in (self.truth, self.methods[method]))
-    ranks = [rankdata(v, axis=1) for v in (t, p)]
-    return np.array([correlate_rows(a[None], b[None])[0, 0] for a, b in zip(*ranks)])
+    ranks, known = lambda c: rankdata(np.concatenate(c.sample[scale], 1), axis=1), self.__dict__.setdefault('_ranks', {}) # of the measured image: the same for all methods
+    if scale not in known: known[scale] = ranks(self.truth)
+    return np.array([correlate_rows(a[None], b[None])[0, 0] for a, b in zip(known[scale], ranks(self.methods[method]))])
 
 # %% ../nbs/21_score.ipynb #ba69536a
 def explained(mse_model, # (m,) mean squared errors in counts

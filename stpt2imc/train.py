@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'seed_everything', 'Activated', 'Pearson', 'learner', 'linear_batches', 'unet_learner', 'register_model',
-           'ImputationModel', 'turn', 'as_model', 'save_model', 'load_model', 'Ensemble']
+           'ImputationModel', 'turn', 'as_model', 'Ensemble', 'save_model', 'load_model']
 
 # %% ../nbs/15_train.ipynb #a0c75a97
 import inspect, json, math, os, random, shutil
@@ -28,6 +28,7 @@ from .section import Panel
 from .scale import Scale, SectionScale, scale_from_dict
 from .unet import UNet, fit_shortcut, pad_to
 from .loss import LOSSES, MSE, loss_from_dict
+import stpt2imc.shift # its loss can then be opened with a model
 from .callbacks import EMA, NaNGuard, ResumableLearner
 
 # %% ../nbs/15_train.ipynb #35dccbc4
@@ -255,6 +256,55 @@ def as_model(learn:Learner, # trained
                   split=repr(dls.split), size=dls.size, pixel_um=dls.store[dls.train_sections[0]].pixel_um, seed=dls.seed, store=dls.store.path.name, loss=_loss_config(learn.loss_func))
     return ImputationModel(module, dls.scales, list(dls.store.input_names), dls.store.panel, config, learn.loss_func)
 
+# %% ../nbs/15_train.ipynb #1dd1abe3
+class Ensemble:
+    "The weighted mean of several models that impute the same markers from the same channels; raises `InputError` if they do not."
+    def __init__(self,
+                 members, # models, learners or folders
+                 weights=None, # (members,) or (members, m) factors; None: the mean. They need not add up to 1
+                ):
+        self.members = [m if isinstance(m, (ImputationModel, Ensemble)) else load_model(m) if isinstance(m, (str, Path)) else as_model(m) for m in members]
+        if not self.members: raise InputError('an ensemble needs at least one model')
+        first = self.members[0]
+        for m in self.members[1:]:
+            if m.input_names != first.input_names or m.panel != first.panel: raise InputError(f'members differ in their {"inputs" if m.input_names != first.input_names else "markers"}: an ensemble is of models for the same data')
+        shares = np.ones(len(self.members)) if weights is None else np.asarray(weights, float)
+        if len(shares) != len(self.members) or shares.shape[1:] not in ((), (len(first.panel),)): raise InputError(f'weights are {shares.shape}: give ({len(self.members)},) or ({len(self.members)}, {len(first.panel)})')
+        self.weights, self.input_names, self.panel, self.scales = shares/(len(shares) if weights is None else 1), first.input_names, first.panel, first.scales
+        self.module = nn.ModuleList(m.module for m in self.members)
+
+    @property
+    def stride(self)->int:
+        "Tiles must start at multiples of this, in px."
+        return math.lcm(*(m.stride for m in self.members))
+
+    @property
+    def reach(self)->int:
+        "How far, in px, the members see around a pixel."
+        return -(-max(m.reach for m in self.members)//self.stride)*self.stride
+
+    @property
+    def config(self)->dict:
+        "As in config.json."
+        trained = sorted({n for m in self.members for n in m.config['train_sections']})
+        return dict(self.members[0].config, model='Ensemble', arguments={}, loss=None, train_sections=trained, weights=self.weights.tolist(), members=[m.config for m in self.members])
+
+    def for_section(self,
+                    section, # a `StoredSection`
+                   )->'Ensemble': # shares the networks
+        "The ensemble with the input scales of its members bound to `section`."
+        return Ensemble([m.for_section(section) for m in self.members], self.weights)
+
+    def predict(self,
+                counts, # (c, h, w) or (b, c, h, w) input counts
+                turns:bool|None=None, # see `ImputationModel.predict`
+               )->Tensor: # (m, h, w) or (b, m, h, w) float32 expected counts
+        "The weighted mean of what the members predict."
+        shares = self.weights.reshape(len(self.members), -1)
+        return sum(m.predict(counts, turns)*torch.as_tensor(w, dtype=torch.float32, device=next(m.module.parameters()).device)[:, None, None] for m, w in zip(self.members, shares))
+
+    def __repr__(self): return f'Ensemble of {len(self.members)}: '+'; '.join(map(repr, self.members))
+
 # %% ../nbs/15_train.ipynb #850746c5
 _CARD = """# {model}: {inputs} to {targets}
 
@@ -304,55 +354,6 @@ def load_model(path, # folder written by `save_model`
     except Exception as e: raise InputError(f'the weights in {path} do not fit its config.json ({type(e).__name__}: {str(e)[:200]}): copy the folder again') from None
     scales = json.loads((path/'scale.json').read_text())
     return ImputationModel(module.eval().to(device, memory_format=torch.channels_last), (scale_from_dict(scales['inputs']), scale_from_dict(scales['targets'])), config['inputs'], Panel.from_labels(config['targets']), config)
-
-# %% ../nbs/15_train.ipynb #1dd1abe3
-class Ensemble:
-    "The weighted mean of several models that impute the same markers from the same channels; raises `InputError` if they do not."
-    def __init__(self,
-                 members, # models, learners or folders
-                 weights=None, # (members,) or (members, m) factors; None: the mean. They need not add up to 1
-                ):
-        self.members = [m if isinstance(m, (ImputationModel, Ensemble)) else load_model(m) if isinstance(m, (str, Path)) else as_model(m) for m in members]
-        if not self.members: raise InputError('an ensemble needs at least one model')
-        first = self.members[0]
-        for m in self.members[1:]:
-            if m.input_names != first.input_names or m.panel != first.panel: raise InputError(f'members differ in their {"inputs" if m.input_names != first.input_names else "markers"}: an ensemble is of models for the same data')
-        shares = np.ones(len(self.members)) if weights is None else np.asarray(weights, float)
-        if len(shares) != len(self.members) or shares.shape[1:] not in ((), (len(first.panel),)): raise InputError(f'weights are {shares.shape}: give ({len(self.members)},) or ({len(self.members)}, {len(first.panel)})')
-        self.weights, self.input_names, self.panel, self.scales = shares/(len(shares) if weights is None else 1), first.input_names, first.panel, first.scales
-        self.module = nn.ModuleList(m.module for m in self.members)
-
-    @property
-    def stride(self)->int:
-        "Tiles must start at multiples of this, in px."
-        return math.lcm(*(m.stride for m in self.members))
-
-    @property
-    def reach(self)->int:
-        "How far, in px, the members see around a pixel."
-        return -(-max(m.reach for m in self.members)//self.stride)*self.stride
-
-    @property
-    def config(self)->dict:
-        "As in config.json."
-        trained = sorted({n for m in self.members for n in m.config['train_sections']})
-        return dict(self.members[0].config, model='Ensemble', arguments={}, loss=None, train_sections=trained, weights=self.weights.tolist(), members=[m.config for m in self.members])
-
-    def for_section(self,
-                    section, # a `StoredSection`
-                   )->'Ensemble': # shares the networks
-        "The ensemble with the input scales of its members bound to `section`."
-        return Ensemble([m.for_section(section) for m in self.members], self.weights)
-
-    def predict(self,
-                counts, # (c, h, w) or (b, c, h, w) input counts
-                turns:bool|None=None, # see `ImputationModel.predict`
-               )->Tensor: # (m, h, w) or (b, m, h, w) float32 expected counts
-        "The weighted mean of what the members predict."
-        shares = self.weights.reshape(len(self.members), -1)
-        return sum(m.predict(counts, turns)*torch.as_tensor(w, dtype=torch.float32, device=next(m.module.parameters()).device)[:, None, None] for m, w in zip(self.members, shares))
-
-    def __repr__(self): return f'Ensemble of {len(self.members)}: '+'; '.join(map(repr, self.members))
 
 # %% ../nbs/15_train.ipynb #f09c948e
 @patch

@@ -6,7 +6,7 @@
 __all__ = ['log', 'SPACE', 'InnerSplit', 'suggest', 'Tuned', 'tune', 'plot_tuned']
 
 # %% ../nbs/16_tune.ipynb #f3140f61
-import json, logging, os
+import json, logging, os, time
 import numpy as np
 import pandas as pd
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class InnerSplit:
 
 # %% ../nbs/16_tune.ipynb #fe352d9a
 SPACE = dict(lr=(3e-4, 3e-2, 'log'), wd=(1e-3, .3, 'log'), widths=[(16, 32), (16, 32, 64), (32, 64, 128)], loss=['MSE', 'Poisson', 'MAE'], norm=['batch', 'group', 'instance'],
-             dropout=(0., .4), shortcut=[None, (0, 1, 2, 4, 8, 16)], context=[None, (2, 8)], transforms=[('sqrt', 'linear'), ('sqrt', 'log1p'), ('log1p', 'linear')], augment=[True, False], per_section=[False, True])
+             dropout=(0., .4), shortcut=[None, (0, 1, 2, 4, 8, 16)], context=[None, (2, 8)], transforms=[('sqrt', 'linear'), ('sqrt', 'log1p'), ('log1p', 'linear')], augment=[True, False], per_section=['guard', False])
 _DATA = ('transforms', 'per_section', 'size', 'bs', 'least_tissue', 'augment', 'sampler', 'in_memory', 'num_workers', 'scales')
 
 def suggest(trial, # of Optuna
@@ -99,6 +99,14 @@ def _fit(trial, store, split, settings, steps, epochs, seed, device):
     return float(learn.recorder.values[-1][-1])
 
 # %% ../nbs/16_tune.ipynb #e0e91dd2
+def _sqlite(path): # two workers that start together both make the tables, and one of them fails: it finds them the next time
+    import sqlalchemy.exc
+    for again in range(10):
+        try: return _optuna().storages.RDBStorage(f'sqlite:///{path.resolve()}', engine_kwargs=dict(connect_args=dict(timeout=60)))
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.OperationalError):
+            if again == 9: raise
+            time.sleep(.3*(again+1))
+
 def _storage(where):
     "Optuna's storage for a file, an address, or None: memory."
     optuna = _optuna()
@@ -107,7 +115,7 @@ def _storage(where):
     path = Path(where)
     if path.suffix not in ('.journal', '.log', '.db'): raise InputError(f"storage {str(where)!r}: give a file that ends with .journal, .log or .db, or an address such as mysql://...")
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == '.db': return f'sqlite:///{path.resolve()}'
+    if path.suffix == '.db': return _sqlite(path)
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
     return JournalStorage(JournalFileBackend(str(path)))
@@ -210,7 +218,7 @@ def plot_tuned(tuned, # a `Tuned`, or an Optuna study
         if all(isinstance(v, (int, float)) for v in given): at = given
         else: kinds = sorted({str(v) for v in given}); at = [kinds.index(str(v)) for v in given]; ax.set_xticks(range(len(kinds)), [_readable(v) for v in kinds], rotation=30, ha='right', fontsize=6); ax.margins(x=.3)
         ax.scatter(np.array(at)[whole], value[whole], s=14, c='#0072b2'); ax.scatter(np.array(at)[~whole], value[~whole], s=14, marker='x', c='#999999')
-        if getattr(study.trials[0].distributions.get(k), 'log', False): ax.set_xscale('log')
+        if getattr(study.trials[0].distributions.get(k), 'log', False): ax.set_xscale('log'); ax.minorticks_off(); ax.set_xticks([min(given), max(given)], [f'{v:.1e}' for v in (min(given), max(given))])
         ax.set_xlabel(k, fontsize=8)
     return fig
 

@@ -51,7 +51,7 @@ def test_memory_of_writing_does_not_grow_with_the_height(tmp_path):
 
 
 EFFECTS = dict(stpt=dict(tears=0, autofluorescence=0, reporter=0, second_harmonic=0, psf=0, scattering=0, photons=np.inf, read_noise=0, stripes=0, shading=0, tile_gain=0, missing_tiles=.9, saturation=500),
-               imc=dict(tears=0, spot=0, below=0, background=0, spillover=0, drift=0, hot_pixels=1e-3, dropouts=.5))
+               imc=dict(tears=0, spot=0, below=0, background=0, spillover=0, drift=0, hot_pixels=1e-3, dropouts=.5, folds=60))
 
 
 @pytest.mark.parametrize("image, name", [(i, n) for i, e in EFFECTS.items() for n in e])
