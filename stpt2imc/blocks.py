@@ -88,7 +88,11 @@ class _ConvNeXt(nn.Module):
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(n, n, 7, padding=3, groups=n), normalisation(norm, n), nn.Conv2d(n, 4*n, 1), nn.GELU(), nn.Conv2d(4*n, n, 1))
         self.scale = nn.Parameter(torch.full((n, 1, 1), .1)) # 1e-6 in the paper, for networks of a hundred layers; a few hundred steps would not get it off the ground
-    def forward(self, x): return x+self.scale*self.body(x)
+    def forward(self,
+                x:Tensor, # (b, n, h, w)
+               )->Tensor: # (b, n, h, w)
+        "What came in plus a small share of what the convolutions make of it."
+        return x+self.scale*self.body(x)
 
 def convnext_blocks(n_in:int, # channels in
                     n_out:int, # channels out

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['log', 'random_states', 'set_random_states', 'ResumableLearner', 'write_atomically', 'Checkpoint', 'EMA', 'KeepBest',
-           'CSVLog', 'first_bad', 'NaNGuard']
+           'CSVLog', 'first_bad', 'NotFinite', 'NaNGuard']
 
 # %% ../nbs/14b_callbacks.ipynb #6a3c21be
 import io, json, logging, os, random
@@ -79,6 +79,7 @@ def set_random_states(dls, # from `chunk_dataloaders`
 class ResumableLearner(Learner):
     "fastai's `Learner`, which can begin at a later epoch and batch."
     first_epoch = skip = 0 # where to begin: epoch, and batches of it that are already done
+    fitting = False # fastai calls before_fit for predictions, too
     def _do_fit(self):
         for epoch in range(self.first_epoch, self.n_epoch):
             self.epoch = epoch
@@ -95,7 +96,9 @@ class ResumableLearner(Learner):
         "fastai's `fit`."
         self.first_epoch = self.skip = 0
         self.dls.n_inp # fastai reads a window to find out, once: before generators are put back, not after
-        return super().fit(*args, **kwargs)
+        self.fitting = True
+        try: return super().fit(*args, **kwargs)
+        finally: self.fitting = False
 
 # %% ../nbs/14b_callbacks.ipynb #c0ffbdb8
 def _plain(x):
@@ -124,7 +127,7 @@ class Checkpoint(Callback):
                  resume:bool=True, # continue what is in `folder`; False: begin anew and replace it
                 ):
         if every < 1 or (batches or 1) < 1: raise InputError(f'a checkpoint is written every 1 or more epochs or batches, not every={every}, batches={batches}')
-        self.folder, self.every, self.batches, self.resume = Path(folder), every, batches, resume
+        self.folder, self.every, self.batches, self.resume, self.active = Path(folder), every, batches, resume, False
 
     @property
     def path(self)->Path:
@@ -143,7 +146,7 @@ def _about(learn):
 def _loss_config(loss): return loss.config() if hasattr(loss, 'config') else type(loss).__name__
 
 def _other_states(learn): # of callbacks that remember something
-    return {cb.name: _plain(cb.state()) for cb in learn.cbs if hasattr(type(cb), 'state')} | {cb.name: {k: _plain(getattr(cb, k)) for k in ('best', 'wait') if hasattr(cb, k)} for cb in learn.cbs if isinstance(cb, TrackerCallback)}
+    return {cb.name: _plain(cb.state()) for cb in learn.cbs if hasattr(type(cb), 'state')} | {cb.name: {k: _plain(getattr(cb, k)) for k in ('best', 'wait') if hasattr(cb, k)} for cb in learn.cbs if isinstance(cb, TrackerCallback) and not hasattr(type(cb), 'state')}
 
 @patch
 def save(self:Checkpoint,
@@ -197,8 +200,8 @@ def load(self:Checkpoint):
 @patch
 def before_fit(self:Checkpoint):
     "Continue what is in the folder."
-    self.run_state, self.last = None, None
-    if any(hasattr(self.learn, k) for k in ('lr_finder', 'gather_preds')) or not (self.resume and self.path.exists()): return
+    self.run_state, self.active = None, getattr(self.learn, 'fitting', False) and not hasattr(self.learn, 'lr_finder')
+    if not (self.active and self.resume and self.path.exists()): return
     run = self.load()
     set_random_states(self.learn.dls, run['epoch_random'])
     where = f"epoch {run['epoch']+1}"+(f", batch {run['batch']+1}," if run['batch'] else '')+f" of {self.learn.n_epoch}"
@@ -220,12 +223,17 @@ def after_skip(self:ResumableLearner):
 def after_batch(self:Checkpoint):
     "Save within an epoch."
     done = self.iter+1
-    if self.training and self.batches and done % self.batches == 0 and done < self.n_iter: self.save(self.epoch, done)
+    if self.active and self.training and self.batches and done % self.batches == 0 and done < self.n_iter: self.save(self.epoch, done)
+
+@patch
+def after_fit(self:Checkpoint):
+    "Nothing is saved until the next fit."
+    self.active = False
 
 @patch
 def after_epoch(self:Checkpoint):
-    "Save after an epoch."
-    if not hasattr(self.learn, 'lr_finder') and ((self.epoch+1) % self.every == 0 or self.epoch+1 == self.n_epoch): self.save(self.epoch+1)
+    "Save after an epoch of training; predictions are epochs of fastai's, too."
+    if self.active and ((self.epoch+1) % self.every == 0 or self.epoch+1 == self.n_epoch): self.save(self.epoch+1)
 
 # %% ../nbs/14b_callbacks.ipynb #ccdd8be8
 class EMA(Callback):
@@ -331,18 +339,19 @@ class CSVLog(CSVLogger):
 
     def before_fit(self):
         "Nothing is written before the first epoch ends."
-        self.times, self.quiet = [], hasattr(self.learn, 'lr_finder') or hasattr(self.learn, 'gather_preds')
+        self.quiet = hasattr(self.learn, 'lr_finder') or not getattr(self.learn, 'fitting', True)
         (self.path/self.fname).parent.mkdir(parents=True, exist_ok=True)
 
     def after_epoch(self):
         "Write the file."
-        if self.quiet: return
+        if getattr(self, 'quiet', True): return
         names, r = [n for n in self.recorder.metric_names if n != 'time'], self.recorder
         rows = [[i, *(f'{v:.8g}' if isinstance(v, float) else v for v in values), f'{r.lrs[end-1]:.8g}'] for i, (values, end) in enumerate(zip(r.values, r.iters))]
         write_atomically(self.path/self.fname, '\n'.join(','.join(map(str, row)) for row in [[*names, 'lr'], *rows]).encode()+b'\n')
 
     def after_fit(self):
-        "Nothing is left to do."
+        "Predictions are no epochs."
+        self.quiet = True
 
 # %% ../nbs/14b_callbacks.ipynb #ac37a628
 def _bad(x): return isinstance(x, Tensor) and x.is_floating_point() and not bool(torch.isfinite(x).all())
@@ -386,6 +395,8 @@ def first_bad(model:nn.Module, # as it was when the number appeared
     return found[0] if found else None
 
 # %% ../nbs/14b_callbacks.ipynb #055038d9
+class NotFinite(InputError): "A number of a training run is not finite; says which."
+
 class NaNGuard(Callback):
     "Stop at the first loss or gradient that is not finite, and say which tensor of which batch began it."
     order, run_valid = MixedPrecision.order+.5, True
@@ -406,7 +417,7 @@ class NaNGuard(Callback):
         what, kind, rows = found or ('a gradient', 'not finite', [])
         # the wrapper that a learner puts around its model is no part of the name
         where = f"batch {self.iter+1} of {'epoch' if self.training else 'the validation of epoch'} {self.epoch+1}"+_windows_of(self.learn.dl, self.iter, rows)
-        raise InputError(f"{what.replace(chr(39)+'model.', chr(39))} is {kind} in {where}. {then}")
+        raise NotFinite(f"{what.replace(chr(39)+'model.', chr(39))} is {kind} in {where}. {then}")
 
     def after_loss(self):
         "Look at the loss."

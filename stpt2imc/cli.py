@@ -189,21 +189,38 @@ def _verify(args):
     return dict(store=args.store, checked=checked.to_dict('records'))
 
 # %% ../nbs/31_cli.ipynb #9c8b0d31
+def _given(args, *names): return {n: v for n in names if (v := getattr(args, n)) is not None}
+
 def _train(args):
-    import torch
-    from stpt2imc.data import HeldOutSections, chunk_dataloaders
+    from stpt2imc.data import HeldOutSections
     from stpt2imc.store import open_store
-    from stpt2imc.train import save_model, unet_learner
+    from stpt2imc.train import save_model
     store = open_store(args.store)
     split = HeldOutSections([_number(n) for n in args.hold_out], args.guard) if args.hold_out else None
-    dls = chunk_dataloaders(store, split, bs=args.bs, size=args.size, transforms=(args.input_transform, args.target_transform), seed=args.seed, num_workers=args.workers)
-    learn = unet_learner(dls, widths=tuple(args.widths), seed=args.seed)
+    report = args.recipe == 'report'
+    wrong = [f'--{n}' for n in (('steps', 'members', 'aim') if report else ('epochs',)) if getattr(args, n) is not None]
+    if wrong: raise InputError(f"{wrong[0]} is for --recipe {'recommended' if report else 'report'}: "+('give --epochs' if report else 'give --steps'))
+    model, losses = (_train_report if report else _train_recommended)(args, store, split)
+    folder = save_model(model, args.model)
+    print(f"trained on sections {model.config['train_sections']}, split {model.config['split']}: saved in {folder}")
+    return dict(model=folder, train_sections=model.config['train_sections'], losses=losses)
+
+def _train_report(args, store, split): # the report's network and schedule (section 2.3)
+    import torch
+    from stpt2imc.data import chunk_dataloaders
+    from stpt2imc.train import as_model, unet_learner
+    options = dict(bs=64, size=256) | _given(args, 'bs', 'size')
+    dls = chunk_dataloaders(store, split, transforms=(args.input_transform or 'log1p', args.target_transform or 'linear'), seed=args.seed, num_workers=args.workers, **options)
+    learn = unet_learner(dls, seed=args.seed, **_given(args, 'widths'))
     if torch.cuda.is_available(): learn.to_fp16()
-    learn.fit_one_cycle(args.epochs, args.lr)
-    folder = save_model(learn, args.model)
-    losses = [[float(x) for x in v] for v in learn.recorder.values]
-    print(f'trained on sections {dls.train_sections}, held out {dls.split.valid}: saved in {folder}')
-    return dict(model=folder, train_sections=dls.train_sections, losses=losses)
+    learn.fit_one_cycle(args.epochs or 10, args.lr or 1e-3)
+    return as_model(learn), [[float(x) for x in v] for v in learn.recorder.values]
+
+def _train_recommended(args, store, split):
+    from stpt2imc.recipe import train_recommended
+    changes = _given(args, 'aim', 'bs', 'size', 'widths', 'lr', 'steps', 'members')
+    if args.input_transform or args.target_transform: changes['transforms'] = (args.input_transform or 'sqrt', args.target_transform or args.aim or 'log1p')
+    return train_recommended(store, split, args.seed, num_workers=args.workers, **changes), None
 
 def _impute(args):
     from stpt2imc.impute import impute
@@ -238,8 +255,12 @@ def _card(args, section, phantom):
     return f'{card}\nreport card in {card.save(args.card)}'
 
 def _bench(args):
-    "Benchmarks: `io` compares layouts on disk, `convert` a full-width section with a bare loop, `baselines` scores simple methods on fixed tasks."
+    "Benchmarks: `io` compares layouts on disk, `convert` a full-width section with a bare loop, `render` ways to draw points, `baselines` and `models` score methods on fixed tasks."
     from stpt2imc import bench, tasks
+    if args.what == 'render':
+        result = bench.bench_render()
+        print(bench.render_table(result).round(2).to_string(index=False))
+        return result
     if args.what == 'baselines':
         results = tasks.benchmark_baselines()
         print(tasks.baseline_table(results).to_string())
@@ -310,21 +331,24 @@ def parser()->argparse.ArgumentParser: # with one subcommand per job
     p.add_argument('--no-pairs', dest='pairs', action='store_false', help='leave out the alignment'); p.add_argument('--figures', metavar='FOLDER', help='draw the outlines of every pair')
     _add_convert(_add('convert', _convert, 'Convert sections into a store; continues where an earlier run stopped.'))
     _add('verify', _verify, 'Read a store again and compare it with its recorded checksums.').add_argument('store', help='written by convert')
-    p = _add('train', _train, 'Train a U-Net on all sections but the held-out ones.')
+    p = _add('train', _train, 'Train a model on all sections but the held-out ones, with settings that suit the amount of data.')
     p.add_argument('store', help='written by convert'); p.add_argument('model', help='folder to write'); p.add_argument('--hold-out', type=_names, default=[], help='sections to hold out; default: the last')
-    for flag, kind, default, text in (('--guard', int, 1, 'sections dropped on each side of a held-out one'), ('--epochs', int, 10, 'passes over the training sections'), ('--lr', float, 1e-3, 'largest learning rate'),
-                                      ('--bs', int, 64, 'windows per batch'), ('--size', int, 256, 'side of a window, px'), ('--seed', int, 0, 'of weights, order and augmentation'), ('--workers', int, 0, 'processes that read')):
+    p.add_argument('--recipe', choices=('recommended', 'report'), default='recommended', help="settings by the amount of data, or the report's U-Net and schedule; what is given below replaces theirs")
+    p.add_argument('--aim', choices=('log1p', 'linear'), help='what shall be right: log1p (correlations, the default) or linear (mean counts); recommended only')
+    for flag, kind, default, text in (('--guard', int, 1, 'sections dropped on each side of a held-out one'), ('--steps', int, None, 'optimiser steps (recommended)'), ('--members', int, None, 'networks to train and average (recommended)'),
+                                      ('--epochs', int, None, 'passes over the training sections (report)'), ('--lr', float, None, 'largest learning rate'),
+                                      ('--bs', int, None, 'windows per batch'), ('--size', int, None, 'side of a window, px'), ('--seed', int, 0, 'of weights, order and augmentation'), ('--workers', int, 0, 'processes that read')):
         p.add_argument(flag, type=kind, default=default, help=text)
-    p.add_argument('--widths', type=lambda t: [int(n) for n in _names(t)], default=[64, 128, 256, 512, 1024], help='channels per level of the U-Net, separated by commas')
-    for role, default in (('input', 'log1p'), ('target', 'linear')): p.add_argument(f'--{role}-transform', choices=('linear', 'sqrt', 'log1p', 'asinh'), default=default, help=f'of the {role} counts')
+    p.add_argument('--widths', type=lambda t: tuple(int(n) for n in _names(t)), help='channels per level of the U-Net, separated by commas')
+    for role in ('input', 'target'): p.add_argument(f'--{role}-transform', choices=('linear', 'sqrt', 'log1p', 'asinh'), help=f'of the {role} counts')
     p = _add('impute', _impute, 'Impute a whole section.')
     p.add_argument('model', help='written by train'); p.add_argument('store', help='written by convert'); p.add_argument('section', help='number or name'); p.add_argument('out', help="folder to write, usually '*.ome.zarr'"); p.add_argument('--overwrite', action='store_true', help='replace it')
     p = _add('score', _score, 'Score an imputed section beside its baselines.')
     p.add_argument('imputed', help='written by impute'); p.add_argument('store', help='written by convert'); p.add_argument('section', help='number or name')
     p.add_argument('--gaussian', type=float, nargs='*', default=[], help='score blurred by these sigmas too, px'); p.add_argument('--transform', choices=('log1p', 'linear'), default='log1p', help='of counts before correlating')
     p.add_argument('--phantom-seed', type=int, help='the store is a phantom of this seed: adds oracle and explained'); p.add_argument('--csv', help='write the whole table'); p.add_argument('--card', metavar='FOLDER', help='add the report card: verdicts, ceilings, baselines, pictures'); p.add_argument('--allow-training', action='store_true', help='score a section that was trained on')
-    p = _add('bench', _bench, 'Measure this machine: layouts on disk (io), a section of full width (convert), simple methods on fixed tasks (baselines).')
-    p.add_argument('what', choices=('io', 'convert', 'baselines'), help='which benchmark'); p.add_argument('--folder', default='.', help='where the files of the benchmark go; they are removed afterwards')
+    p = _add('bench', _bench, 'Measure this machine: layouts on disk (io), a section of full width (convert), ways to draw points (render), simple methods on fixed tasks (baselines).')
+    p.add_argument('what', choices=('io', 'convert', 'render', 'baselines'), help='which benchmark'); p.add_argument('--folder', default='.', help='where the files of the benchmark go; they are removed afterwards')
     p = _add('info', _info, 'Versions for bug reports, or what a store, model or imputed section is.')
     p.add_argument('path', nargs='?', help='store, model or imputed section')
     return top

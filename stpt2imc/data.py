@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['log', 'STPTImage', 'IMCImage', 'HeldOutSections', 'RandomChunks', 'window', 'assert_disjoint', 'ChunkDataset',
-           'FlipTurn', 'ScaleCounts', 'fit_scales', 'chunk_dataloaders', 'show_batch', 'show_results']
+           'FlipTurn', 'ScaleCounts', 'fit_scales', 'TissueSampler', 'MarkerSampler', 'chunk_dataloaders', 'show_batch',
+           'show_results']
 
 # %% ../nbs/10_data.ipynb #e2636b84
 import logging, os, random
@@ -26,7 +27,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from zarr.storage import LocalStore
 from fastcore.basics import chunked, patch
 from .grid import Chunk, ChunkGrid, InputError
-from .scale import CountScale, Scale, SectionScale
+from .scale import CountScale, GuardedScale, Scale, SectionScale
 from .layout import OVERVIEW
 
 # %% ../nbs/10_data.ipynb #35bc19ac
@@ -267,14 +268,14 @@ class FlipTurn(ItemTransform):
     split_idx, order = 0, 0
     def __init__(self, seed:int=0): # of the draws
         super().__init__()
-        self.random = random.Random(seed)
+        self.random, self.draws = random.Random(seed), [] # of the last batch: quarter turns, 4 more where flipped left-right first
 
     def encodes(self,
                 pair, # (inputs, targets), each (b, c, h, w)
                ): # the same, flipped and turned
         "Flip and turn each pair of the batch."
-        draws = [self.random.randrange(8) for _ in pair[0]]
-        return tuple(_turn_all(images, draws) for images in pair)
+        self.draws = [self.random.randrange(8) for _ in pair[0]]
+        return tuple(_turn_all(images, self.draws) for images in pair)
 
 class ScaleCounts(Transform):
     "Counts to scaled values, each kind of image by its scale; decodes back to counts."
@@ -316,27 +317,105 @@ def fit_scales(store, # a `Store`
                numbers, # training section numbers
                inputs:str='log1p', # transform of the inputs
                targets:str='linear', # transform of the targets
-               per_section:bool=False, # inputs by the mean and spread of each section's own tissue: `SectionScale`
+               per_section:bool|str=False, # True: inputs by the mean and spread of each section's own tissue, `SectionScale`; 'guard': a cohort's scale with a guard, `GuardedScale`
               )->tuple[Scale,CountScale]: # (input scale, target scale)
     "Input and target scales from the histograms of the training sections `numbers`."
     one_by_one = lambda role: ((store[n].number, store[n].histogram(role)) for n in numbers)
-    own = SectionScale.fit({store[n].number: store[n].tissue_histogram('inputs') for n in numbers}, inputs) if per_section else CountScale.fit(one_by_one('inputs'), inputs, centre=True)
+    if per_section not in (True, False, 'guard'): raise InputError(f"per_section is True, False or 'guard', not {per_section!r}")
+    tissue = {store[n].number: store[n].tissue_histogram('inputs') for n in numbers} if per_section else None
+    own = (GuardedScale if per_section == 'guard' else SectionScale).fit(tissue, inputs) if per_section else CountScale.fit(one_by_one('inputs'), inputs, centre=True)
     return own, CountScale.fit(one_by_one('targets'), targets)
 
 # %% ../nbs/10_data.ipynb #8dbe0acd
-def _on_tissue(store, windows, size, least):
-    "The windows of which at least the share `least` is tissue, looked at in every fourth pixel."
-    keep, masks = [], {n: store[n].tissue() for n in {n for n, _ in windows}}
+def _tissue_share(store, windows, size):
+    "The share of each window that is tissue, looked at in every fourth pixel."
+    shares, masks = [], {n: store[n].tissue() for n in {n for n, _ in windows}}
     for n, c in windows:
         y0, y1, x0, x1 = (v//4 for v in window(c, size, *store[n].shape))
         rows, columns = np.arange(y0, y1)*4//OVERVIEW, np.arange(x0, x1)*4//OVERVIEW
-        if masks[n][rows][:, columns].mean() >= least: keep.append((n, c))
-    return keep
+        shares.append(masks[n][rows][:, columns].mean())
+    return np.array(shares)
+
+# %% ../nbs/10_data.ipynb #81a85d09
+class TissueSampler:
+    "Windows with tissue alike, and background windows as a share `background` of the epoch."
+    def __init__(self,
+                 background:float=.1, # share of an epoch's windows that have less tissue than `least_tissue`
+                ):
+        if not 0 <= background < 1: raise InputError(f'background is a share of the epoch from 0 to below 1, not {background}')
+        self.background = float(background)
+
+    def among(self, store, windows, size)->np.ndarray: # (windows,) relative frequencies of windows with tissue
+        "All alike."
+        return np.ones(len(windows))
+
+    def __call__(self,
+                 store, # a `Store`
+                 windows:list, # (section number, `Chunk`)
+                 tissue:np.ndarray, # (windows,) bool: has the window enough tissue?
+                 size:int, # side of a window, px
+                )->np.ndarray: # (windows,) frequencies, their sum is 1
+        "How often each window is drawn."
+        p = np.zeros(len(windows))
+        inside = self.among(store, [w for w, t in zip(windows, tissue) if t], size)
+        share = self.background if not tissue.all() else 0.
+        p[tissue] = (1-share)*inside/inside.sum()
+        if share: p[~tissue] = share/(~tissue).sum()
+        return p
+
+    def __repr__(self): return f'{type(self).__name__}({", ".join(f"{k}={v}" for k, v in vars(self).items())})'
+
+# %% ../nbs/10_data.ipynb #160e7b49
+class MarkerSampler(TissueSampler):
+    "A share of the epoch drawn marker by marker, so that rare markers are seen more often; the rest all alike."
+    def __init__(self,
+                 markers:list|None=None, # names of the markers that matter, all alike; None: all, those that few windows show most
+                 share:float=.5, # of the epoch that is drawn by marker
+                 background:float=0., # see `TissueSampler`
+                 most:float=10., # largest frequency of a window, in multiples of the mean
+                ):
+        super().__init__(background)
+        if not 0 <= share <= 1 or not most >= 1: raise InputError(f'share is between 0 and 1 and most at least 1, not share={share}, most={most}')
+        self.markers, self.share, self.most = None if markers is None else [markers] if isinstance(markers, str) else list(markers), float(share), float(most)
+
+    def among(self, store, windows, size)->np.ndarray: # (windows,) relative frequencies of windows with tissue
+        "By what a window has of each marker beyond the median of the tissue."
+        beyond = np.zeros((len(windows), len(store.panel)))
+        for number in {n for n, _ in windows}:
+            means, tissue = store[number].overview('targets'), store[number].tissue()
+            usual = np.median(means[:, tissue], 1) if tissue.any() else np.zeros(len(means))
+            excess = np.maximum(means-usual[:, None, None], 0)
+            for i, (n, c) in enumerate(windows):
+                if n != number: continue
+                y0, y1, x0, x1 = window(c, size, *store[n].shape)
+                beyond[i] = excess[:, y0//OVERVIEW:-(-y1//OVERVIEW), x0//OVERVIEW:-(-x1//OVERVIEW)].mean((1, 2))
+        if self.markers: beyond = beyond[:, [store.panel.index(m) for m in self.markers]]
+        beyond = beyond[:, beyond.sum(0) > 0]
+        if not beyond.size: return np.ones(len(windows))
+        q = beyond/beyond.mean(0) # of each marker, what a window has of it; mean 1
+        by_marker = q.mean(1) if self.markers else q@(q**2).mean(0)/(q**2).mean(0).sum() # the mean square is large where few windows hold it all
+        return 1-self.share+self.share*_at_most(by_marker, self.most)
+
+def _at_most(w, most): # frequencies of mean 1, none above `most`: what is cut goes to the others
+    for _ in range(20):
+        if w.max() <= most or most*(w >= most).sum() >= len(w): break
+        high = w >= most
+        w = np.where(high, most, w*(len(w)-most*high.sum())/max(w[~high].sum(), 1e-12))
+    return np.minimum(w, most)
+
+# %% ../nbs/10_data.ipynb #b3b92327
+def _drawn(p, n, rng): # n indices, index i floor or ceil of n*p[i] times, in random order
+    places = (np.arange(n)+rng.random())/n
+    return rng.sample((drawn := np.minimum(np.searchsorted(np.cumsum(p), places), len(p)-1).tolist()), len(drawn))
 
 # %% ../nbs/10_data.ipynb #73d83d68
 class _ChunkLoader(TfmdDL):
     "fastai's loader, reading batch by batch into memory that is shared with the workers."
-    places = free = None
+    places = free = frequencies = None # frequencies: of the windows, from a sampler; the epoch keeps `n` windows
+    def get_idxs(self):
+        "The windows of an epoch, in order."
+        return super().get_idxs() if self.frequencies is None else _drawn(self.frequencies, self.n, self.rng)
+
     def before_iter(self):
         "Another epoch, with other moves; fastai tells the transforms which kind of batch it is."
         super().before_iter()
@@ -404,15 +483,22 @@ def _check_scales(store, scales, held):
                                'it does not say what it was fitted on' if scale.fitted_on is None else 'it was fitted on other counts under the same number(s)')
 
 # %% ../nbs/10_data.ipynb #6da3905a
+def _training_only(transforms): # augmentation that touched validation batches would change what is measured
+    for t in transforms:
+        if not isinstance(t, Transform): raise InputError(f'augment is True, False or a list of transforms such as FlipTurn(), not of {t!r}')
+        if getattr(t, 'split_idx', None) != 0: raise InputError(f'{type(t).__name__} would change validation batches too: an augmentation needs split_idx = 0')
+    return list(transforms)
+
 def chunk_dataloaders(store, # a `Store`
                       split=None, # `HeldOutSections`, `RandomChunks` or alike; None: hold out the last section, guard 1 if enough are left
                       bs:int=64, # windows per batch
                       size:int=256, # side of a window, px
                       scales:tuple|None=None, # (input scale, target scale); None: `fit_scales` on the training sections
                       transforms:tuple=('log1p', 'linear'), # of inputs and targets, where scales are fitted here
-                      per_section:bool=False, # scale the inputs by each section's own tissue, where scales are fitted here
+                      per_section:bool|str=False, # scale the inputs by each section's own tissue, or 'guard' against sections unlike all others, where scales are fitted here: see `fit_scales`
                       least_tissue:float=.1, # share of a training window that must be tissue
-                      augment:bool=True, # flips and turns of training batches
+                      augment:bool|list=True, # flips and turns of training batches; a list: these transforms instead, `FlipTurn` and those of `augment`
+                      sampler=None, # how often a training window comes: `TissueSampler`, `MarkerSampler`; None: those with tissue once per epoch
                       in_memory:bool|None=None, # keep the sections in memory; None: if they take less than 2 GB
                       num_workers:int=0, # processes that read
                       seed:int=0, # of order, moves and turns
@@ -426,7 +512,9 @@ def chunk_dataloaders(store, # a `Store`
     sections = sorted({n for n, _ in train})
     train, valid = (_without_gaps(store, windows, size) for windows in (train, valid))
     if not train or not valid: raise InputError(f"every {'validation' if train else 'training'} window of {size} px touches pixels that were not measured: choose other sections, or a smaller size")
-    train = _on_tissue(store, train, size, least_tissue)
+    share = _tissue_share(store, train, size) >= least_tissue
+    frequencies, in_epoch = sampler(store, train, share, size) if sampler and share.any() else share, int(share.sum())
+    train, frequencies = [w for w, f in zip(train, frequencies) if f > 0], frequencies[frequencies > 0]
     if not train: raise InputError(f'no training window of {size} px has {least_tissue:.0%} tissue in sections {sections}: lower least_tissue')
     move = 0 if {n for n, _ in train} & {n for n, _ in valid} else size//2
     boxes = lambda windows: [(n, window(c, size, *store[n].shape)) for n, c in windows]
@@ -437,11 +525,12 @@ def chunk_dataloaders(store, # a `Store`
     _check_scales(store, scales, sorted({n for n, _ in valid}-set(sections)))
     make = partial(ChunkDataset, store, size=size, in_memory=in_memory)
     own = {n: scales[0].of(store[n].tissue_histogram()) for n in sorted(used)} if isinstance(scales[0], SectionScale) else None
-    tfms = [ScaleCounts(*scales, own)]+([FlipTurn(seed)] if augment else [])
+    tfms = [ScaleCounts(*scales, own), *_training_only([FlipTurn(seed)] if augment is True else augment or [])]
     dsets = make(train, move=move, seed=seed), make(valid)
     for i, dset in enumerate(dsets): dset.split_idx = i # training transforms ask for it
     dls = DataLoaders.from_dsets(*dsets, bs=bs, dl_type=_ChunkLoader, num_workers=num_workers, after_batch=tfms, device=device or default_device(), drop_last=False)
     dls.train.rng = random.Random(seed)
+    if sampler: dls.train.frequencies, dls.train.n = frequencies, in_epoch
     dls.store, dls.split, dls.scales, dls.size, dls.train_sections, dls.seed = store, split, scales, size, sections, seed
     return dls
 

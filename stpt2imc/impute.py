@@ -35,7 +35,7 @@ def tile_weights(start:int, # first px of the tile
     return a, b, np.clip(np.minimum(up, down), 0, 1).astype(np.float32)
 
 # %% ../nbs/20_impute.ipynb #1076f8c5
-def _predict_strip(model, section, y0, y1, tile_width, overlap):
+def _predict_strip(model, section, y0, y1, tile_width, overlap, turns=None):
     "Rows [y0-overlap, y1+overlap) of the imputed section, already weighted along both axes."
     height, width = section.shape
     a, b, rows = tile_weights(y0, y1, height, overlap)
@@ -44,7 +44,7 @@ def _predict_strip(model, section, y0, y1, tile_width, overlap):
     for x0 in range(0, width, tile_width):
         c, d, columns = tile_weights(x0, min(x0+tile_width, width), width, overlap)
         left, right = max(c-model.reach, 0), min(d+model.reach, width)
-        counts = model.predict(section.read('inputs', top, bottom, left, right)).cpu().numpy()
+        counts = model.predict(section.read('inputs', top, bottom, left, right), **({} if turns is None else dict(turns=turns))).cpu().numpy()
         strip[:, :, c:d] += counts[:, a-top:b-top, c-left:d-left]*(rows[:, None]*columns)
     return a, b, strip
 
@@ -144,12 +144,13 @@ def _attributes(model, section, windows):
                               pixel_um=section.pixel_um, store=section.store.path.name, model=model.config, weights_sha256=_weights_hash(model.module)))
 
 # %% ../nbs/20_impute.ipynb #2ee4061d
-def impute(model, # folder of a saved model, or an `ImputationModel`
+def impute(model, # folder of a saved model, an `ImputationModel` or an `Ensemble`
            section, # a `StoredSection`
            path=None, # folder to write, usually '*.ome.zarr'; None: in memory
            tile:tuple=(256, 1024), # rows and columns of a tile, px; rounded up to the model's stride
            overlap:int=16, # px that tiles share on each side for blending; rounded up likewise
            device=None, # None: a GPU if there is one
+           turns:bool|None=None, # mean over eight flips and quarter turns of the input, eight times the cost; None: as the model says
            overwrite:bool=False, # replace what is at `path`
            progress:bool=True, # show a progress bar; never shown in tests
           )->Imputed: # opened for reading
@@ -176,7 +177,7 @@ def impute(model, # folder of a saved model, or an `ImputationModel`
         sample.append(rows[:, ::step, ::step].reshape(len(rows), -1).copy()) # for the contrast limits; a copy, or all rows would stay in memory
     strips = _Strips(_write, height)
     for y0 in tqdm(range(0, height, tile[0]), desc=f'Imputing section {section.number}', unit='strip', disable=not progress or 'IN_TEST' in os.environ):
-        a, b, strip = _predict_strip(model, section, y0, min(y0+tile[0], height), tile[1], overlap)
+        a, b, strip = _predict_strip(model, section, y0, min(y0+tile[0], height), tile[1], overlap, turns)
         strips.add(a, strip, height if b == height else b-2*overlap)
     group.attrs.update(_attributes(model, section, [(0, float(np.percentile(s, 99.8))) for s in np.concatenate(sample, 1)]))
     if final is None: return Imputed(group)

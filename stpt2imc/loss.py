@@ -35,7 +35,7 @@ class Loss(nn.Module):
 
     def _keep(self, name, value): self.numbers[name] = None if value is None else torch.as_tensor(value, dtype=torch.float64).cpu()
 
-    def each(self, output, target): # plain tensors (b, m, h, w) -> (b, m)
+    def _each(self, output, target): # what makes a loss: plain tensors (b, m, h, w) -> (b, m)
         raise NotImplementedError
 
     def forward(self,
@@ -44,7 +44,7 @@ class Loss(nn.Module):
                )->Tensor: # a number; (b,) where `reduction` is 'none'
         "The loss; raises `InputError` if the shapes differ, which broadcasting would hide."
         if output.shape != target.shape or output.ndim != 4: raise InputError(f'prediction {tuple(output.shape)} and target {tuple(target.shape)} differ in shape, or are not batches (b, m, h, w) of images')
-        with torch.autocast(output.device.type, enabled=False): each = self.each(_plain(output), _plain(target))
+        with torch.autocast(output.device.type, enabled=False): each = self._each(_plain(output), _plain(target))
         return each.mean() if self.reduction == 'mean' else each.mean(1)
 
 # %% ../nbs/14_loss.ipynb #16415dc2
@@ -138,11 +138,11 @@ class MSE(Loss):
                 ):
         super().__init__(lowest=lowest)
 
-    def each(self, output, target): return F.mse_loss(output, target, reduction='none').mean((-2, -1))
+    def _each(self, output, target): return F.mse_loss(output, target, reduction='none').mean((-2, -1))
 
 class MAE(MSE):
     "Mean absolute error of scaled counts."
-    def each(self, output, target): return F.l1_loss(output, target, reduction='none').mean((-2, -1))
+    def _each(self, output, target): return F.l1_loss(output, target, reduction='none').mean((-2, -1))
 
 # %% ../nbs/14_loss.ipynb #eeb82e8d
 _LEAST = 1e-7 # of a rate, in its unit: the logarithm of zero has no gradient
@@ -153,7 +153,9 @@ class Softplus:
     "Rate = `unit` * softplus(output + offset), where 0 gives `mean`."
     def __init__(self, mean, unit): self.unit, self.offset = unit, _softplus_back((mean/unit).clamp(min=1e-6))
     def __call__(self, output): return self.unit*(F.softplus(output+self.offset)+_LEAST)
-    def back(self, rate): return _softplus_back((rate/self.unit-_LEAST).clamp(min=1e-6))-self.offset
+    def back(self, rate):
+        "The output of a rate."
+        return _softplus_back((rate/self.unit-_LEAST).clamp(min=1e-6))-self.offset
 
 class Exp:
     "Rate = `mean` * exp(output), straight above `top`."
@@ -163,6 +165,7 @@ class Exp:
         low = output.clamp(max=self.top)
         return self.mean*(low.exp()*(1+output-low)+_LEAST)
     def back(self, rate):
+        "The output of a rate."
         ratio = (rate/self.mean-_LEAST).clamp(min=1e-6)
         return torch.where(ratio > np.exp(self.top), ratio/np.exp(self.top)-1+self.top, ratio.log())
 
@@ -185,7 +188,7 @@ class BCE(Loss):
         low, high, mean = (self._of(k, like) for k in ('lowest', 'highest', 'mean'))
         return low, high-low, torch.logit(((mean-low)/(high-low)).clamp(1e-6, 1-1e-6))
 
-    def each(self, output, target):
+    def _each(self, output, target):
         low, span, offset = self._range(output)
         return F.binary_cross_entropy_with_logits(output+offset, ((target-low)/span).clamp(0, 1), reduction='none').mean((-2, -1))
 
@@ -206,6 +209,8 @@ def initial(self:BCE,
     return torch.logit(((_plain(prediction)-low)/span).clamp(1e-6, 1-1e-6))-offset
 
 # %% ../nbs/14_loss.ipynb #76eb3f96
+def _ylog(y, rate): return torch.xlogy(y, torch.where(y > 0, y/rate, 1.)) # y log(y/rate); its gradient at y = 0 is 0, not 0/0
+
 class Poisson(Loss):
     "Poisson deviance of counts; the output is the rate's link. An output of 0 predicts the mean, and then, if `balanced`, the loss of every marker is 1."
     def __init__(self,
@@ -241,9 +246,9 @@ class Poisson(Loss):
                  rate:Tensor, # (b, m, h, w) expected counts, positive
                 )->Tensor: # of each pixel
         "Twice what the log-likelihood lacks to that of a perfect prediction."
-        return 2*(torch.xlogy(y, y/rate)-(y-rate))
+        return 2*(_ylog(y, rate)-(y-rate))
 
-    def each(self, output, target):
+    def _each(self, output, target):
         rate = self._linked(output)(output)
         deviance = self.deviance(_plain(self.scale.decode(target)).to(rate.dtype), rate).mean((-2, -1))
         return deviance/self._of('null', output).flatten() if self.balanced else deviance
@@ -316,7 +321,7 @@ class NegativeBinomial(Poisson):
                 )->Tensor: # of each pixel
         "Twice what the log-likelihood lacks to that of a perfect prediction with this dispersion."
         a = self._of('dispersion', rate)
-        return 2*(torch.xlogy(y, y/rate)-(y+1/a)*torch.log1p(a*(y-rate)/(1+a*rate)))
+        return 2*(_ylog(y, rate)-(y+1/a)*(torch.log1p(a*y)-torch.log1p(a*rate)))
 
     def config(self)->dict: # JSON-able
         "Name and arguments, fitted numbers and the target scale included."
@@ -324,9 +329,9 @@ class NegativeBinomial(Poisson):
 
 # %% ../nbs/14_loss.ipynb #21c2bb8a
 @patch
-def each(self:NegativeBinomial, output, target):
+def _each(self:NegativeBinomial, output, target):
     if self.follow and output.requires_grad: self._follow(*(v.detach().double() for v in (_plain(self.scale.decode(target)), self.rate(output))))
-    return super(NegativeBinomial, self).each(output, target)
+    return super(NegativeBinomial, self)._each(output, target)
 
 @patch
 def _follow(self:NegativeBinomial, y, rate, momentum=.99):
@@ -362,7 +367,7 @@ class MultiScaleMSE(MSE):
             raise InputError(f"a pyramid has at least one level, a weight from 0 up for each, and is of kind 'gaussian' or 'average', not levels={levels}, weights={weights}, kind={kind!r}")
         self.levels, self.kind, self.weights = int(levels), kind, [float(w)/sum(weights) for w in weights]
 
-    def each(self, output, target):
+    def _each(self, output, target):
         total, difference = 0, output-target
         for level, weight in enumerate(self.weights):
             if level: difference = halved(difference, self.kind)
@@ -408,7 +413,7 @@ class SSIMMix(Loss):
 
     _fit_highest = BCE._fit_highest
 
-    def each(self, output, target):
+    def _each(self, output, target):
         if any(v is None for v in self.numbers.values()): raise InputError('SSIMMix does not know the range of the targets: call setup(dls), or give lowest and highest')
         low, high = self._of('lowest', output), self._of('highest', output)
         pixel = (F.mse_loss if self.pixel == 'mse' else F.l1_loss)(output, target, reduction='none').mean((-2, -1))
@@ -425,14 +430,45 @@ class Wrapper(Loss):
         super().__init__(**numbers)
         if not isinstance(loss, Loss): raise InputError(f'{type(self).__name__} wraps a loss such as MSE(), not {loss!r}')
         self.loss = loss
-    def setup(self, dls): self.loss.setup(dls); return super().setup(dls)
-    def activation(self, output): return self.loss.activation(output)
-    def initial(self, prediction): return self.loss.initial(prediction)
-    def decodes(self, prediction): return self.loss.decodes(prediction)
-    def config(self): return dict(super().config(), loss=self.loss.config())
     def __repr__(self): return f'{type(self).__name__}({self.loss})'
+
+@patch
+def setup(self:Wrapper,
+          dls, # from `chunk_dataloaders`
+         )->Wrapper: # itself
+    "Set up both."
+    self.loss.setup(dls)
+    return super(Wrapper, self).setup(dls)
+
+@patch
+def activation(self:Wrapper,
+               output:Tensor, # (b, m, h, w), raw
+              )->Tensor: # (b, m, h, w), scaled
+    "That of the loss inside."
+    return self.loss.activation(output)
+
+@patch
+def initial(self:Wrapper,
+            prediction:Tensor, # (b, m, h, w), scaled
+           )->Tensor: # (b, m, h, w), raw
+    "That of the loss inside."
+    return self.loss.initial(prediction)
+
+@patch
+def decodes(self:Wrapper,
+            prediction:Tensor, # scaled
+           )->Tensor: # the same, but not below zero counts
+    "That of the loss inside."
+    return self.loss.decodes(prediction)
+
+@patch
+def config(self:Wrapper)->dict: # JSON-able
+    "Name and arguments, and the loss inside."
+    return dict(super(Wrapper, self).config(), loss=self.loss.config())
+
 del LOSSES['Wrapper'] # nobody saves it
 
+# %% ../nbs/14_loss.ipynb #0a92e680
 class Weighted(Wrapper):
     "Another loss, each marker with a weight of its own."
     def __init__(self,
@@ -446,7 +482,7 @@ class Weighted(Wrapper):
     def _checked(self, weights):
         weights = np.asarray(weights, float)
         if weights.ndim != 1 or not (weights >= 0).all() or not weights.sum() > 0: raise InputError('weights are one number from 0 up for each marker, and not all 0')
-        return weights/weights.mean()
+        return weights if abs(weights.mean()-1) < 1e-9 else weights/weights.mean() # saved weights stay as they are
 
     def _fit_weights(self, s):
         if isinstance(self.wanted, dict):
@@ -456,7 +492,7 @@ class Weighted(Wrapper):
         variance = s.variance(s.scaled)
         return self._checked(np.where(variance > 0, 1/np.where(variance > 0, variance, 1), 0))
 
-    def each(self, output, target):
+    def _each(self, output, target):
         weights = self._of('weights', output)
         if weights is None: raise InputError('Weighted does not know its weights yet: call setup(dls), or give one per marker')
-        return self.loss.each(output, target)*weights.flatten()
+        return self.loss._each(output, target)*weights.flatten()

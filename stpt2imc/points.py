@@ -16,6 +16,7 @@ from pathlib import Path
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 from skimage.feature import peak_local_max
+from PIL import Image
 from torch import Tensor
 from fastcore.basics import patch
 from .grid import ChunkGrid, InputError
@@ -104,6 +105,7 @@ def draw(self:PointSet,
     "Points over an image: circles of one sigma, as opaque as they are strong."
     import matplotlib.pyplot as plt
     from matplotlib.collections import EllipseCollection
+    from matplotlib.colors import to_rgba
     k = int(self._rows([marker])[0]) if marker else int(np.argmax((self.weight**2).mean(1))) if len(self) else 0
     if ax is None: ax = plt.figure(figsize=(4, 4*self.shape[0]/self.shape[1]+.3), dpi=80).gca()
     zoom = min(1., 768/max(self.shape))
@@ -112,7 +114,9 @@ def draw(self:PointSet,
     strong = np.argsort(-np.abs(self.weight[k]))[:most]
     if len(strong):
         w, d = self.weight[k][strong], 2*np.sqrt((self.spread[strong]**2+1)/2)
-        circles = EllipseCollection(d, d, np.zeros(len(d)), units='xy', offsets=self.position[strong][:, ::-1], transOffset=ax.transData, facecolors='none', edgecolors=np.where(w > 0, '#E69F00', '#56B4E9'), alpha=np.clip(np.abs(w)/np.abs(w).max(), .05, 1), linewidths=.8)
+        colours = np.where((w > 0)[:, None], to_rgba('#E69F00'), to_rgba('#56B4E9'))
+        colours[:, 3] = np.clip(np.abs(w)/max(np.abs(w).max(), 1e-9), .08, 1)
+        circles = EllipseCollection(d, d, np.zeros(len(d)), units='xy', offsets=self.position[strong][:, ::-1], offset_transform=ax.transData, facecolors='none', edgecolors=colours, linewidths=.8)
         ax.add_collection(circles)
     ax.set(xlim=(-.5, self.shape[1]-.5), ylim=(self.shape[0]-.5, -.5)); ax.axis('off'); ax.set_title(f'{self.panel.names[k]}: {len(self)} points', fontsize=9)
     return ax
@@ -123,8 +127,8 @@ def _repr_png_(self:PointSet):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     figure, out = Figure(figsize=(4, 4*self.shape[0]/self.shape[1]+.3), dpi=80), io.BytesIO()
-    FigureCanvasAgg(figure); self.draw(ax=figure.add_axes((0, 0, 1, .93)))
-    figure.savefig(out, format='png')
+    canvas = FigureCanvasAgg(figure); self.draw(ax=figure.add_axes((0, 0, 1, .93))); canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB').quantize(64).save(out, 'png', optimize=True) # a quarter of the size
     return out.getvalue()
 
 # %% ../nbs/13a_points.ipynb #19f7ef0f

@@ -52,7 +52,8 @@ def _matmul(a, b, product): return a@b if product is None else (a.to(product)@b.
 # %% ../nbs/12_render.ipynb #850e0841
 class _Separable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, position, spread, weight, size, product):
+    def forward(ctx, position, spread, weight, size, product): # as `render_points` has them
+        "The image, a block of channels at a time."
         ctx.save_for_backward(position, spread, weight)
         ctx.size, ctx.product = size, product
         (b, c, n), (h, w) = weight.shape, size
@@ -66,7 +67,8 @@ class _Separable(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, grad): # of the image, (b,c,h,w)
+        "Equation (2), a block of channels at a time."
         position, spread, weight = ctx.saved_tensors
         geometry, (b, c, n), (h, w) = any(ctx.needs_input_grad[:2]), weight.shape, ctx.size
         d_position, d_spread, d_weight = (torch.empty_like(t) for t in (position, spread, weight))
@@ -135,17 +137,19 @@ class _Round:
         self.values = torch.cat([position, self.q[..., None]], -1)
 
     @staticmethod
-    def draw(values, y, x): # (t,k,3), (t,side), (t,side) px -> Gaussians (t,k,side*side), and a function from H to its sums (t,k,3)
+    def draw(values, y, x): # (t,k,3), (t,side) px, (t,side) px
+        "Gaussians (t,k,side*side), and a function from H to its sums (t,k,3)."
         py, px, q = values[..., None].unbind(-2)
         uy, ux = ((along[:, None]-p).div_(q).clamp_(-_FAR, _FAR) for along, p in ((y, py), (x, px)))
         gy, gx = ((u*u).neg_().exp_() for u in (uy, ux))
-        def sums(h):
+        def _sums(h):
             h = h.unflatten(-1, (y.shape[1], x.shape[1]))
             ty, tx = h.sum(-1).mul_(uy), h.sum(-2).mul_(ux)
             return torch.stack([ty.sum(-1), tx.sum(-1), (ty*uy).sum(-1)+(tx*ux).sum(-1)], -1)
-        return (gy[..., None]*gx[..., None, :]).flatten(-2), sums
+        return (gy[..., None]*gx[..., None, :]).flatten(-2), _sums
 
-    def chain(self, sums): # (b,n,3) -> gradients of position, spread, angle
+    def chain(self, sums): # (b,n,3)
+        "Gradients of position, spread and angle (None): equation (2)."
         return 2*sums[..., :2]/self.q[..., None], 2*(self.spread/self.q)/self.q*sums[..., 2], None
 
 # %% ../nbs/12_render.ipynb #0f3a1cd5
@@ -160,21 +164,23 @@ class _Oval:
         self.values = torch.cat([position, self.q, self.turn], -1)
 
     @staticmethod
-    def draw(values, y, x):
+    def draw(values, y, x): # (t,k,6), (t,side) px, (t,side) px
+        "Gaussians (t,k,side*side), and a function from H to its sums (t,k,5)."
         py, px, qu, qv, cos, sin = values[..., None, None].unbind(-3)
         dy, dx = y[:, None, :, None]-py, x[:, None, None, :]-px
         u, v = ((dy*a+dx*b).div_(q).clamp_(-_FAR, _FAR).flatten(-2) for a, b, q in ((cos, sin, qu), (-sin, cos, qv)))
-        def sums(h):
+        def _sums(h):
             hu, hv = h*u, h*v
             return torch.stack([hu.sum(-1), hv.sum(-1), (hu*u).sum(-1), (hv*v).sum(-1), (hu*v).sum(-1)], -1)
-        return torch.exp(-(u*u+v*v)), sums
+        return torch.exp(-(u*u+v*v)), _sums
 
-    def chain(self, sums):
+    def chain(self, sums): # (b,n,5)
+        "Gradients of position, spread and angle: equation (3)."
         (cos, sin), (qu, qv), (u, v, uu, vv, uv) = self.turn.unbind(-1), self.q.unbind(-1), sums.unbind(-1)
         d_position = 2*torch.stack([u*cos/qu-v*sin/qv, u*sin/qu+v*cos/qv], -1)
         return d_position, 2*(self.spread/self.q)/self.q*torch.stack([uu, vv], -1), 2*(qu/qv-qv/qu)*uv
 
-# %% ../nbs/12_render.ipynb #425a3f5d
+# %% ../nbs/12_render.ipynb #73178580
 class _Tiles:
     "A part of a batch, cut into tiles of `side` px with the points that reach them."
     def __init__(self, shape, weight, size, side, cutoff):
@@ -184,21 +190,25 @@ class _Tiles:
         point, place = _pairs(shape.values[..., :2], shape.half*_widths(cutoff), shape.reach*_widths(cutoff), size, side)
         self.buckets = _buckets(point, place, self.count, self.b*self.n, side*side)
 
-    def rows(self, weight): # for each point, and a last one that is missing: its values, and its weights in all channels
+    def rows(self, weight): # (b,c,n)
+        "For each point, and a last one that is missing: its values, and its weights in all channels."
         values, weights = self.shape.values.flatten(0, 1), weight.transpose(1, 2).flatten(0, 1)
         return torch.cat([values, values.new_ones(1, values.shape[1])]), torch.cat([weights, weights.new_zeros(1, self.c)])
 
-    def draw(self, values, which, points): # Gaussians (t,k,side*side) and the function from H to its sums
+    def draw(self, values, which, points): # of all points, tiles (t,), points (t,k)
+        "Gaussians (t,k,side*side), and the function from H to its sums."
         (th, tw), along = self.grid, torch.arange(self.side, device=which.device)
         y, x = (((at*self.side)[:, None]+along).to(values.dtype) for at in (which//tw%th, which%tw))
         return self.shape.draw(values[points], y, x)
 
-    def to_tiles(self, image): # (b,c,h,w) -> (tiles,c,side*side)
+    def to_tiles(self, image): # (b,c,h,w)
+        "The image cut up: (tiles,c,side*side)."
         (th, tw), side, (h, w) = self.grid, self.side, self.size
         if (th*side, tw*side) != (h, w): image = F.pad(image, (0, tw*side-w, 0, th*side-h))
         return image.unflatten(-1, (tw, side)).unflatten(2, (th, side)).permute(0, 2, 4, 1, 3, 5).reshape(self.count, self.c, side*side)
 
-    def to_image(self, tiles, out): # and back, into `out`
+    def to_image(self, tiles, out): # (tiles,c,side*side), (b,c,h,w)
+        "And back, into `out`."
         (th, tw), side, (h, w) = self.grid, self.side, self.size
         tiles = tiles.view(self.b, th, tw, self.c, side, side).permute(0, 3, 1, 4, 2, 5)
         if (th*side, tw*side) != (h, w): out.copy_(tiles.reshape(self.b, self.c, th*side, tw*side)[..., :h, :w])
@@ -241,7 +251,8 @@ def _sum_by_point(rows, points, n): # rows (p,k), and whose they are -> (n,k)
 # %% ../nbs/12_render.ipynb #ae540ead
 class _Tiled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, position, spread, weight, angle, size, side, cutoff, product):
+    def forward(ctx, position, spread, weight, angle, size, side, cutoff, product): # as `render_points` has them; side: of a tile, px
+        "The image, a few images of the batch at a time."
         ctx.save_for_backward(weight)
         ctx.product, ctx.parts, image = product, [], weight.new_empty(*weight.shape[:2], *size)
         step = max(1, _room(weight.device)[1]//image[0].numel())
@@ -254,17 +265,20 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx, grad): # of the image, (b,c,h,w)
+        "Equations (2) and (3), in the same parts."
         (weight,), geometry = ctx.saved_tensors, any(ctx.needs_input_grad[i] for i in (0, 1, 3))
         with torch.autocast(weight.device.type, enabled=False): found = [_tiles_gradient(tiles, weight[part], ctx.product, grad[part], geometry) for part, tiles in ctx.parts]
         d_position, d_spread, d_angle, d_weight = (None if each[0] is None else torch.cat(each) for each in zip(*found))
         return d_position, d_spread, d_weight, d_angle, None, None, None, None
 
 # %% ../nbs/12_render.ipynb #bae90f6e
-def _cost(half, size, channels, sides=(8, 16, 32, 64)): # half: (b,n,2) px -> [(numbers gone through, side), ...]
-    "What tiles of each side would cost: multiplications, and what each pair of point and tile costs besides."
-    each = torch.stack([((2*half/side).nan_to_num(0.)+1).clamp(max=torch.tensor([-(-s//side) for s in size], device=half.device)).prod(-1).sum() for side in sides])
-    return [(pairs*(side**2*(channels+8)+60*channels), side) for pairs, side in zip(each.tolist(), sides)]
+def _tiled_cost(half, size, channels, sides=(16, 32, 64)): # half: (b,n,2) px -> the lowest cost, and the side of a tile that has it
+    grids = torch.tensor([[-(-s//side) for s in size] for side in sides], device=half.device)
+    pairs = ((2*half[..., None, :]/torch.tensor(sides, device=half.device)[:, None]).nan_to_num(0.)+1).minimum(grids).prod(-1).sum((0, 1)).tolist()
+    return min((n*(side**2*(channels+40)+6000)+140*len(half)*channels*size[0]*size[1]+4e7, side) for n, side in zip(pairs, sides))
+
+def _separable_cost(b, n, size, channels): return 2.3*b*n*size[0]*size[1]*(channels+1)
 
 # %% ../nbs/12_render.ipynb #5aa04f82
 METHODS = ('auto', 'naive', 'separable', 'tiled')
@@ -309,8 +323,8 @@ def render_points(position:Tensor, # (b,n,2) row and column, px from the centre 
         if method == 'separable': return _Separable.apply(position, spread, weight, size, product)
         return _Tiled.apply(position, spread, weight, angle, size, tile, cutoff, product)
 
-def _choose(method, position, spread, weight, size, angle, cutoff, tile):
+def _choose(method, position, spread, weight, size, angle, cutoff, tile): # -> method, side of a tile
     if method == 'separable' or (method == 'tiled' and tile): return method, tile
-    with torch.no_grad(): cost, side = min(_cost((_Round if angle is None else _Oval)(position, spread, angle).half*_widths(cutoff), size, weight.shape[1]))
-    if method == 'auto' and angle is None and cost > position.shape[0]*position.shape[1]*size[0]*size[1]*(weight.shape[1]+8): method = 'separable'
-    return 'tiled' if method == 'auto' else method, tile or side
+    with torch.no_grad(): cost, side = _tiled_cost((_Round if angle is None else _Oval)(position, spread, angle).half*_widths(cutoff), size, weight.shape[1])
+    if method == 'auto' and angle is None and cost > _separable_cost(*position.shape[:2], size, weight.shape[1]): return 'separable', None
+    return 'tiled', tile or side

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BINS', 'TRANSFORMS', 'histogram', 'percentile', 'histogram_mean', 'Scale', 'histogram_digest', 'ReportScale',
-           'CountScale', 'SectionScale', 'scale_from_dict', 'save_scales', 'load_scales']
+           'CountScale', 'SectionScale', 'GuardedScale', 'scale_from_dict', 'save_scales', 'load_scales']
 
 # %% ../nbs/04_scale.ipynb #f3b8594d
 import hashlib, json
@@ -276,13 +276,55 @@ def saw(self:SectionScale,
     "A section's own inputs are no leak."
     return False
 
+# %% ../nbs/04_scale.ipynb #b2f45c62
+class GuardedScale(SectionScale):
+    "A cohort's scale of inputs; `of` moves a channel of a section into the range of the training sections' means if it lies outside."
+    def __init__(self,
+                 unit, # (c,) spread of the transformed counts
+                 shift=0., # (c,) mean of them
+                 low=None, # (c,) lowest mean of a training section; None: `shift`
+                 high=None, # (c,) highest
+                 transform:str='sqrt', # see `CountScale`
+                 cofactor:float=1., # counts are divided by it before the transform
+                 percent:float=99.99, # percentile of a section above which its counts are clipped
+                 fitted_on:dict|None=None, # section number -> digest; None: not known
+                ):
+        super().__init__(unit, shift, transform, cofactor, percent, fitted_on)
+        for name, value in dict(low=low, high=high).items(): self.parameters[name] = np.broadcast_to(self.parameters['shift'] if value is None else np.asarray(value, float), len(self)).copy()
+
+    def of(self,
+           histogram:np.ndarray, # (c, 65536), of the section's tissue
+          )->CountScale: # the cohort's, moved where the section lies outside
+        "The scale of one section."
+        if len(histogram) != len(self): raise InputError(f'this scale is for {len(self)} channels, the section has {len(histogram)}: convert it with the inputs of the model')
+        own, p = CountScale.fit(histogram, self.transform, self.cofactor, True, self.percent).parameters, self.parameters
+        outside = own['shift']-np.clip(own['shift'], p['low'], p['high'])
+        return CountScale(p['unit'], p['shift']+outside, own['clip'], self.transform, self.cofactor)
+
+# %% ../nbs/04_scale.ipynb #6d3bb4a7
+@patch(cls_method=True)
+def fit(cls:GuardedScale,
+        histograms:dict, # {section number: (c, 65536)}, of the tissue of the training sections
+        transform:str='sqrt', # see `CountScale`
+        cofactor:float=1., # counts
+        percent:float=99.99, # percentile of a section above which its counts are clipped
+        tolerance:float=1., # spreads by which the mean of a section may lie outside of those of the training sections
+       )->GuardedScale: # mean and spread over all sections, and the range of their means
+    "Mean and spread over the training sections, and the lowest and highest mean of one, with a tolerance: so much can be composition."
+    total, sections = _added(histograms)
+    if sections is None: raise InputError('GuardedScale.fit needs one histogram per section: give {section number: histogram}')
+    means = [CountScale.fit(h, transform, cofactor, True, percent).parameters['shift'] for h in histograms.values()]
+    cohort = CountScale.fit(total, transform, cofactor, True, percent).parameters
+    room = tolerance*cohort['unit']
+    return cls(cohort['unit'], cohort['shift'], np.min(means, 0)-room, np.max(means, 0)+room, transform, cofactor, percent, sections)
+
 # %% ../nbs/04_scale.ipynb #c1085f34
 def scale_from_dict(saved:dict, # made by a scale's `to_dict`
-                   )->Scale: # `ReportScale`, `CountScale` or `SectionScale`
+                   )->Scale: # of the kind that was saved
     "The scale that was saved; raises `InputError` for a kind that this version does not know."
     saved = dict(saved)
     kind = saved.pop('kind', None)
-    kinds = dict(ReportScale=ReportScale, CountScale=CountScale, SectionScale=SectionScale)
+    kinds = dict(ReportScale=ReportScale, CountScale=CountScale, SectionScale=SectionScale, GuardedScale=GuardedScale)
     if kind not in kinds: raise InputError(f"scale of kind {kind!r} is not known to this version (it knows {', '.join(kinds)}): update stpt2imc")
     try: return kinds[kind](**saved)
     except TypeError as e: raise InputError(f'this {kind} is damaged, or from a later version ({str(e).split(") ")[-1]}): update stpt2imc, or save it again') from None

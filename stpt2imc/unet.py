@@ -27,7 +27,7 @@ class UNet(nn.Module):
                  up:str='transpose', # 'transpose', 'shuffle' or 'resize'
                  attention:bool=False, # gates on what the way down passes across
                  shortcut:tuple|None=None, # sigmas, px, of the blurred inputs that reach the outputs by a linear map; 0: the pixel itself
-                 dropout:float=0., # share of the channels that are dropped after each block of the way down
+                 dropout:float=0., # share of the channels that are dropped before the last layer, while training
                  context:tuple|None=None, # sigmas, px, of the blurred inputs that are laid beside the inputs
                 ):
         super().__init__()
@@ -76,13 +76,13 @@ def forward(self:UNet,
     if self.around is not None: x = torch.cat([x, self.around(x).to(x.dtype)], 1)
     x, kept = pad_to(x, self.stride), []
     for level, block in enumerate(self.down):
-        x = self.drop(block(F.max_pool2d(x, 2) if level else x))
+        x = block(F.max_pool2d(x, 2) if level else x)
         kept.append(x)
     for level in reversed(range(len(self.grow))):
         x, across = self.grow[level](x), kept[level]
         if self.gates is not None: across = self.gates[level](across, x)
         x = self.up[level](torch.cat([across, x], 1))
-    y = self.last(x)[..., :h, :w]
+    y = self.last(self.drop(x))[..., :h, :w]
     return y if straight is None else y+straight
 
 @patch
