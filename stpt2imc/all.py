@@ -27,7 +27,8 @@ from .impute import Imputed, impute, open_imputed
 from .baselines import BASELINES, CONTROLS, OWN, Boost, Lookup, Ridge, blurred_features, fit_baselines, fit_ridge, training_mean
 from .score import METRICS, Moments, box_means, explained, measure, ms_ssim, over_seeds, score, summary, thin, worst
 from .card import VERDICTS, ReportCard, cell_scores, coverage, registration, report_card, seam, segment_nuclei, tile_difference
-from .tasks import TASKS, baseline_table, benchmark_baselines, cut_field, open_task
+from .tasks import TASKS, baseline_table, benchmark_baselines, control_scores, cut_field, open_task, planted_ranks
+from .models import MonaiUNet, benchmark_models, models_table
 from .ablation import VARIANTS, ablate_unet
 from .importance import channel_importance, plot_importance
 from .plot import chunk_mse, composite, plot_losses, plot_overview, plot_reconstruction, plot_scores
