@@ -27,6 +27,7 @@ from .grid import InputError
 from .section import Panel
 from .scale import Scale, SectionScale, scale_from_dict
 from .unet import UNet, fit_shortcut, pad_to
+from .pointset import PointSetDecoder, PointSetGen
 from .loss import LOSSES, MSE, loss_from_dict
 import stpt2imc.shift # its loss can then be opened with a model
 from .callbacks import EMA, NaNGuard, ResumableLearner
@@ -167,7 +168,7 @@ def register_model(cls, # an `nn.Module` with `config()` (its JSON-able argument
     MODELS[cls.__name__] = cls
     return cls
 
-register_model(UNet)
+for _model in (UNet, PointSetGen, PointSetDecoder): register_model(_model)
 
 # %% ../nbs/15_train.ipynb #ec829426
 def _loss(saved):
