@@ -25,8 +25,8 @@ log = logging.getLogger('stpt2imc')
 _LINE = (0, 1, 2, 4, 8, 16) # px: the blurs of the ridge baseline
 _ALWAYS = dict(data=dict(per_section='guard'), model=dict(shortcut=_LINE, penalty=1e-3, context=(2, 8), wd=.01, clip=1.))
 _TABLE = { # name -> up to how many training pixels, example, settings
-    'field':    (2e6, 'one to four regions of 500 x 500 px', dict(size=64, bs=8), dict(widths=(16, 32, 64), dropout=.2), dict(steps=600, lr=1e-2, members=1)),
-    'sections': (2e7, 'a few sections of 700 to 2000 px', dict(size=64, bs=8), dict(widths=(24, 48, 96), dropout=.2), dict(steps=1200, lr=1e-2, members=1)),
+    'field':    (2e6, 'one to four regions of 500 x 500 px', dict(size=64, bs=8), dict(widths=(16, 32, 64), dropout=.2), dict(steps=300, lr=1e-2, members=1)),
+    'sections': (2e7, 'a few sections of 700 to 2000 px', dict(size=64, bs=8), dict(widths=(24, 48, 96), dropout=.2), dict(steps=1000, lr=1e-2, members=1)),
     'slides':   (1e9, 'a few sections of 10 000 px', dict(size=256, bs=16), dict(widths=(32, 64, 128, 256)), dict(steps=10_000, lr=3e-3, members=1)),
     'tumour':   (float('inf'), '18 sections of 18720 x 18720 px', dict(size=256, bs=64), dict(widths=(64, 128, 256, 512, 1024)), dict(steps=15_000, lr=1e-3, members=1))}
 _MEASURED = ('field', 'sections') # the others are what the report did, and what lies between; no GPU was at hand to try them

@@ -88,6 +88,8 @@ def test_config_is_all_there_is(options):
 def test_other_forms_say_the_same(layout, block):
     net = awake(UNet(2, 3, (4, 6), block=block, norm="group", up="shuffle", attention=True, shortcut=(0, 2), context=(1,)), 0)
     x = torch.randn(1, 2, 22, 17)
+    if layout != "bfloat16":  # random weights amplify rounding: in float64 only that of the blurs, which are float32, is left
+        net, x = net.double(), x.double()
     with torch.no_grad():
         plain = net(x)
         if layout == "channels_last":
