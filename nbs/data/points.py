@@ -58,11 +58,11 @@ def predict_windows(learn):
             out[:, y0:y1, x0:x1] = image[:, :y1-y0, :x1-x0]
     return out
 
-def on_phantom(out, work, name, seed, options, tag='main', epochs=2, lr=5e-3, chamfer=0):
+def on_phantom(out, work, name, seed, options, tag='main', epochs=8, lr=5e-3, chamfer=0):
     "One run: train on sections 1 to 3 in windows of 64 px, judge on section 4."
     if there(out, name, seed, tag): return
     store, phantom = phantom_store(work)
-    dls = chunk_dataloaders(store, HeldOutSections([4], guard=0), bs=8, size=64, seed=seed, device='cpu')
+    dls = chunk_dataloaders(store, HeldOutSections([4], guard=0), bs=8, size=64, seed=seed, device='cpu', per_section='guard')
     start = time.process_time()
     learn = make(dls, seed, options)
     if epochs: learn.fit_one_cycle(epochs, lr, cbs=[ChamferToNuclei(weight=chamfer)] if chamfer else [])
@@ -90,10 +90,10 @@ def on_task(out, work, task, name, seed=0, steps=150, tag='task'):
     "One run on a real field: nothing is chosen on the test section."
     if there(out, name, seed, f'{tag} {task}'): return
     folder, t = work/f'task_{task}', TASKS[task]
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     if not (folder/f'{task}.zarr').exists(): open_task(task, folder)
     store = open_store(folder/f'{task}.zarr')
-    dls = chunk_dataloaders(store, Only(t['train'], t['test']), bs=8, size=64, seed=seed, device='cpu', transforms=('sqrt', t['transform']))
+    dls = chunk_dataloaders(store, Only(t['train'], t['test']), bs=8, size=64, seed=seed, device='cpu', transforms=('sqrt', t['transform']), per_section='guard')
     start, epochs = time.process_time(), round(steps/len(dls.train))
     learn, valid = make(dls, seed, RUNS[name]), dls.loaders.pop(1)
     if steps: learn.fit_one_cycle(max(epochs, 1), 1e-2)
@@ -110,6 +110,7 @@ def main():
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
         work, out = Path(args.work or scratch), Path(args.out)
+        work.mkdir(parents=True, exist_ok=True)
         for name in args.names:
             for seed in args.seeds:
                 if name in RUNS: on_phantom(out, work, name, seed, RUNS[name])
