@@ -12,6 +12,7 @@ from stpt2imc.data import HeldOutSections, chunk_dataloaders, window
 from stpt2imc.grid import ChunkGrid
 from stpt2imc.impute import impute
 from stpt2imc.phantom import Phantom
+from stpt2imc.models import fit_timed
 from stpt2imc.pointlearn import ChamferToNuclei, pointset_learner
 from stpt2imc.score import box_means, explained, score
 from stpt2imc.section import find_sections
@@ -95,9 +96,8 @@ def on_task(out, work, task, name, seed=0, steps=150, tag='task'):
     store = open_store(folder/f'{task}.zarr')
     dls = chunk_dataloaders(store, Only(t['train'], t['test']), bs=8, size=64, seed=seed, device='cpu', transforms=('sqrt', t['transform']), per_section='guard')
     start, epochs = time.process_time(), round(steps/len(dls.train))
-    learn, valid = make(dls, seed, RUNS[name]), dls.loaders.pop(1)
-    if steps: learn.fit_one_cycle(max(epochs, 1), 1e-2)
-    dls.loaders.append(valid)
+    learn = make(dls, seed, RUNS[name])
+    if steps: fit_timed(learn, max(epochs, 1), 1e-2)
     cpu, test = time.process_time()-start, store[t['test']]
     table = score(impute(as_model(learn), test, tile=(512, 512), overlap=0), test, t['train'], boxes=(1,), gaussians=(2,), baselines=('mean',), transform=t['transform'])
     mine = table[table.method == 'model']; r = mine.groupby('scale', sort=False).pearson.mean()
