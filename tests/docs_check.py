@@ -355,7 +355,7 @@ def llms(root):
         title, said = opening(root / "nbs" / page)
         file = root / package / f"{modules.get(page)}.py"
         names = [n for n in exported(ast.parse(file.read_text(encoding="utf-8"))) if n != "log"] if file.exists() else []
-        return f"- [{title}]({site_address(root, page)}): {said}" + (f". `{package}.{modules[page]}`: {', '.join(names)}" if names else "")
+        return f"- [{title}]({site_address(root, page)}): {str(said).rstrip('.')}" + (f". `{package}.{modules[page]}`: {', '.join(names)}" if names else "")
     def _section(entry, heading):
         if isinstance(entry, str): return [_page(entry)]
         if isinstance(entry, list): return [line for e in entry for line in _section(e, heading)]
