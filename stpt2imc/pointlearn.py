@@ -19,10 +19,9 @@ from .grid import InputError
 from .pointset import PointModel, PointSetDecoder, PointSetGen, fit_points
 from .points import PointSet, chamfer, in_core, nucleus_centres
 from .scale import histogram_mean
-from .train import learner, linear_batches, load_model, register_model, seed_everything
+from .train import learner, linear_batches, load_model, seed_everything
 
 # %% ../nbs/16_pointlearn.ipynb #792f0053
-for _model in (PointSetGen, PointSetDecoder): register_model(_model)
 _KINDS = dict(hourglass=PointSetGen, queries=PointSetDecoder)
 
 def pointset_learner(dls, # from `chunk_dataloaders`

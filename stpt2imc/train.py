@@ -51,6 +51,7 @@ class _Plain(nn.Module):
         x = x.as_subclass(Tensor) if isinstance(x, TensorBase) else x
         return self.model(x.contiguous(memory_format=torch.channels_last))
 
+# %% ../nbs/15_train.ipynb #96e2fc4d
 class Activated(Metric):
     "A metric of predictions, not of raw outputs: the loss's activation is applied first."
     def __init__(self, metric): self.metric = mk_metric(metric)
@@ -72,6 +73,7 @@ class Activated(Metric):
         "As the metric is called."
         return self.metric.name
 
+# %% ../nbs/15_train.ipynb #5978a489
 class Pearson(Metric):
     "Pearson's r of predicted and measured counts over all pixels of the validation windows, mean over markers."
     def __init__(self,
@@ -98,6 +100,7 @@ class Pearson(Metric):
         vp, vt, cov = pp/n-(p/n)**2, tt/n-(t/n)**2, pt/n-p*t/n**2
         return float(torch.where((vp > 1e-9) & (vt > 1e-9), cov/(vp*vt).clamp(min=1e-18).sqrt(), torch.where(vt > 1e-9, 0., torch.nan)).nanmean())
 
+# %% ../nbs/15_train.ipynb #e8ea993b
 def learner(dls, # from `chunk_dataloaders`
             model:nn.Module, # (b, c, h, w) -> (b, m, h, w), scaled
             loss=None, # a loss, or the name of one; None: `MSE`
