@@ -162,8 +162,11 @@ class AutocastCPU(Callback):
 class _Watch(Callback):
     "Notes loss and gradient norm of every step, and counts what is not finite."
     order = -5 # before GradientClip
-    def before_fit(self): self.losses, self.norms, self.bad = [], [], 0
+    def before_fit(self):
+        "Begin anew."
+        self.losses, self.norms, self.bad = [], [], 0
     def before_step(self):
+        "Note loss and norm of the gradient."
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]).item()
         self.losses.append(self.loss.item()); self.norms.append(norm)
         self.bad += not (np.isfinite(norm) and np.isfinite(self.losses[-1]))

@@ -31,7 +31,12 @@ class _Join(nn.Module):
         self.far = nn.ConvTranspose2d(n_from, n_out, 5, 2, 2, output_padding=1) if up else nn.Conv2d(n_from, n_out, kernel, 2, kernel//2)
         self.here, self.norm, self.conv = nn.Conv2d(n_here, n_out, 3, padding=1), nn.BatchNorm2d(n_out), _Conv(n_out, n_out)
 
-    def forward(self, far, here): return self.conv(self.norm(F.relu(self.far(far)+self.here(here))))
+    def forward(self,
+                far, # (b, c, h/2, w/2), the coarser level
+                here, # (b, c, h, w)
+               ): # (b, c, h, w)
+        "Upsample, add and smooth."
+        return self.conv(self.norm(F.relu(self.far(far)+self.here(here))))
 
 # %% ../nbs/13_pointset.ipynb #ed2c4708
 class Hourglass(nn.Module):
@@ -374,7 +379,12 @@ class _Attend(nn.Module):
         super().__init__()
         self.heads, self.norm, self.ask, self.give = heads, nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, queries, keys, values): # (g, k, d), (g, t, d), (g, t, d)
+    def forward(self,
+                queries, # (g, k, d)
+                keys, # (g, t, d)
+                values, # (g, t, d)
+               ): # (g, k, d)
+        "What the queries take from the values, added to them."
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.ask(self.norm(queries)), keys, values))
         return queries+self.give(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -387,7 +397,11 @@ class _DecoderLayer(nn.Module):
         self.own = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2*width))
         self.think = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2*width), nn.ReLU(inplace=True), nn.Linear(2*width, width))
 
-    def forward(self, queries, tokens):
+    def forward(self,
+                queries, # (g, k, d)
+                tokens, # (g, t, d) of the same patch of the image
+               ): # (g, k, d)
+        "Look at the image, then at each other, then think."
         queries = self.cross(queries, self.keys(tokens), self.values(tokens))
         queries = self.among(queries, *self.own(queries).chunk(2, -1))
         return queries+self.think(queries)

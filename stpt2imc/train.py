@@ -58,7 +58,9 @@ class Activated(Metric):
     def reset(self):
         "Begin anew."
         self.metric.reset()
-    def accumulate(self, learn):
+    def accumulate(self,
+                   learn, # with `pred` and `y` of a batch
+                  ):
         "Add a batch."
         raw = learn.pred
         learn.pred = learn.loss_func.activation(raw)
@@ -86,7 +88,9 @@ class Pearson(Metric):
         "Begin anew."
         self.sums = 0
 
-    def accumulate(self, learn):
+    def accumulate(self,
+                   learn, # with `pred` and `y` of a batch
+                  ):
         "Add a batch."
         loss, scale = learn.loss_func, learn.dls.scales[1]
         both = [scale.decode(x.as_subclass(Tensor).float()) for x in (loss.decodes(loss.activation(learn.pred)), learn.y)]
