@@ -246,6 +246,7 @@ class PointSetGen(PointModel):
                  background:str|None='constant', # None (the report), 'constant', 'smooth' or 'unet'
                  background_options:dict|None=None, # arguments of the `UNet` below
                  shortcut:tuple|None=None, # sigmas, px, of the blurred inputs that reach the weights by a linear map, see `fit_points`
+                 dropout:float=0., # share of the last hidden layer's channels left out in training
                  size:int=256, # of the windows, px, where the fully connected branch needs one
                  hidden:tuple=(2048, 1024), # of the fully connected branch; Fan's
                 ):
@@ -262,6 +263,7 @@ class PointSetGen(PointModel):
         n = widths[int(level)-1]
         head = head or n
         self.fine = nn.Conv2d(widths[0]*self.spacing**2, n, 1) if detail else None
+        self.drop = nn.Dropout2d(dropout)
         self.last, self.placing, self.weighing = _Conv(n, head), nn.Conv2d(head, 3, 3, padding=1), nn.Conv2d(head, out_channels, 3, padding=1)
         self.coarse_level = min(int(level)+2, len(widths)-1)
         if background == 'smooth': self.coarse = nn.Conv2d(widths[self.coarse_level-1], out_channels, 1)
@@ -310,7 +312,7 @@ def _emit_window(self:PointSetGen, x):
     kept, bottoms = self.net(x)
     features = kept[self.net.level]
     if self.fine is not None: features = features+self.fine(F.pixel_unshuffle(kept[0], self.spacing))
-    features = self.last(features)
+    features = self.drop(self.last(features))
     ring = 0 if self.windowed else self.ring
     if ring: features = F.pad(features, (ring,)*4, mode='replicate')
     height, width = features.shape[-2:]
