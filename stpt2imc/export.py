@@ -138,7 +138,7 @@ class Exported:
 
     def __repr__(self):
         c, h, w = self.shape
-        return f"{self.format} {self.path}: {c} channels, {h} x {w} px, {self.levels} level{'s'*(self.levels > 1)}, {self.nbytes/1e6:.1f} MB\n  {self.napari}\n  {self.qupath or 'QuPath does not read OME-Zarr 0.5: export 0.4 or OME-TIFF for it'}"
+        return f"{self.format} {self.path}: {c} channels, {h} x {w} px, {self.levels} level{'s'*(self.levels > 1)}, {f'{self.nbytes/1e6:.1f} MB' if self.nbytes > 1e6 else f'{self.nbytes/1e3:.0f} kB'}\n  {self.napari}\n  {self.qupath or 'QuPath does not read OME-Zarr 0.5: export 0.4 or OME-TIFF for it'}"
 
 def _size(path): return sum(f.stat().st_size for f in path.rglob('*') if f.is_file()) if path.is_dir() else path.stat().st_size
 
