@@ -146,17 +146,7 @@ def test_a_fault_is_noticed(house, name):
     _, problems, _ = dc.run(house, quick=True)
     assert any(message in p for p in problems), problems
 
-# ---------------------------------------------------------------- pieces
-
-def test_links_skip_code_and_formulas():
-    text = "[a](b.md) `[c](d)` $f[1](x)$ [`e`](f.md 'title') [![g](h.png)](i.md)\n\n```\n[j](k)\n```\n\n[l]: m.md\n"
-    assert list(dc.links(text)) == ["b.md", "f.md", "h.png", "i.md", "m.md"]
-
-@pytest.mark.parametrize("heading, name", [("What is on disk", "what-is-on-disk"), ("`ChunkGrid`: addresses", "chunkgrid-addresses"), ("2. A [link](x)", "a-link"), ("Named {#own}", "own")])
-def test_slug(heading, name): assert dc.slug(heading) == name
-
-def test_paths_inside_pictures_do_not_count():
-    assert not list(dc.check_output(shown(**{"image/png": "/tmp/x", "text/html": "<img src='data:image/png;base64,AA/tmp/x'>"})))
+# ---------------------------------------------------------------- what the pages say
 
 def test_names_in_code_and_addresses_are_left_alone():
     assert not list(dc.misspelt("`numpy` and [a](https://napari.org/Napari) and ome.zarr in `x.ome.zarr`, stpt2imc, napari-ome-zarr\n\n```python\nimport numpy, PANCK\n```\n<img alt='NAPARI'>"))
@@ -170,6 +160,18 @@ def test_llms_lists_every_page_with_its_purpose(house):
     assert text.startswith("# stpt2imc\n\n> ") and "## API: Floor\n" in text
     assert "- [low](https://stpt2imc.github.io/stpt2imc/low.html): What low is. `stpt2imc.low`: f\n" in text
     assert "[News](https://stpt2imc.github.io/stpt2imc/news.html): What is new" in text
+
+# ---------------------------------------------------------------- pieces
+
+def test_links_skip_code_and_formulas():
+    text = "[a](b.md) `[c](d)` $f[1](x)$ [`e`](f.md 'title') [![g](h.png)](i.md)\n\n```\n[j](k)\n```\n\n[l]: m.md\n"
+    assert list(dc.links(text)) == ["b.md", "f.md", "h.png", "i.md", "m.md"]
+
+@pytest.mark.parametrize("heading, name", [("What is on disk", "what-is-on-disk"), ("`ChunkGrid`: addresses", "chunkgrid-addresses"), ("2. A [link](x)", "a-link"), ("Named {#own}", "own")])
+def test_slug(heading, name): assert dc.slug(heading) == name
+
+def test_paths_inside_pictures_do_not_count():
+    assert not list(dc.check_output(shown(**{"image/png": "/tmp/x", "text/html": "<img src='data:image/png;base64,AA/tmp/x'>"})))
 
 # ---------------------------------------------------------------- with nbdev
 
