@@ -53,15 +53,16 @@ class Picture(Figure):
 
     def data(self,
              format:str='png', # 'png', 'jpeg', 'svg' or 'pdf'
+             **kwargs, # to matplotlib's `savefig`
             )->bytes: # the file
         "The figure as the bytes of a file."
         out = io.BytesIO()
-        self.savefig(out, format=format)
+        self.savefig(out, format=format, **kwargs)
         return out.getvalue()
 
     def _holds_images(self): return any(ax.images or ax.collections for ax in self.findobj(matplotlib.axes.Axes))
 
-    def _repr_jpeg_(self): return self.data('jpeg') if self._holds_images() else None
+    def _repr_jpeg_(self): return self.data('jpeg', pil_kwargs=dict(quality=65)) if self._holds_images() else None
 
     def _repr_png_(self):
         if self._holds_images(): return None
