@@ -112,7 +112,7 @@ def plot_scales(table, # from `score`
     return fig
 
 # %% ../nbs/22a_figures.ipynb #95f3f059
-def _history(learn): # (batch, training loss), (end of each epoch), table of the epochs, (batch, learning rate)
+def _history(learn): # (batch, training loss), end of each epoch, table of the epochs, (batch, learning rate), what is counted
     if hasattr(learn, 'recorder'):
         r = learn.recorder
         losses, ends = [float(l) for l in vars(r).get('losses', [])], [int(i) for i in vars(r).get('iters', [])]

@@ -39,7 +39,7 @@ class Picture(Figure):
     "A matplotlib figure that shows itself in any notebook, whether pyplot was used before or not."
     def __init__(self,
                  figsize=(5, 3), # inches
-                 dpi:float=80, # pixels per inch
+                 dpi:float=72, # pixels per inch
                  **kwargs, # to matplotlib's `Figure`
                 ):
         with style(): super().__init__(figsize=figsize, dpi=dpi, **kwargs)
@@ -103,7 +103,7 @@ def as_jpeg(image:np.ndarray, # (h, w) or (h, w, 3), 0 to 1
 
 def thumbnail(image, # (h, w) or (h, w, 3), 0 to 1; or the bytes of a JPEG
               alt:str, # what is seen, for those who cannot see it
-              height:int=120, # as shown, px
+              height:int|None=120, # as shown, px; None: as wide as there is room
               most:int=240, # rows kept of an array; larger ones are averaged
              )->str: # an <img> element
     "A small picture as HTML, complete in itself."
@@ -111,7 +111,7 @@ def thumbnail(image, # (h, w) or (h, w, 3), 0 to 1; or the bytes of a JPEG
         step = -(-max(image.shape[:2])//most)
         h, w = (n//step*step for n in image.shape[:2])
         image = as_jpeg(image[:h, :w].reshape(h//step, step, w//step, step, -1).mean((1, 3)).squeeze())
-    return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{base64.b64encode(image).decode()}" style="height:{height}px;width:auto;display:inline-block;margin:2px">'
+    return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{base64.b64encode(image).decode()}" style="{f"height:{height}px;width:auto" if height else "max-width:100%;height:auto"};display:inline-block;margin:2px">'
 
 def red(warnings, # sentences
        )->str: # a <div>, or nothing
