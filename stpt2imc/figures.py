@@ -69,7 +69,8 @@ def plot_calibration(imputed, # `Imputed`, or an array (m, h, w) of counts
     for ax in axes[len(chosen):]: ax.axis('off')
     for ax, k in zip(axes, chosen):
         top = np.log1p(max(np.percentile(t[k], 99.8), np.percentile(p[k], 99.8), 1))
-        many, *_ = np.histogram2d(np.log1p(t[k]), np.log1p(np.maximum(p[k], 0)), 48, [[0, top]]*2)
+        fine = int(np.clip(top/np.log1p(1/box**2), 4, 48)) # cells no finer than the steps of a mean of whole counts
+        many, *_ = np.histogram2d(np.log1p(t[k]), np.log1p(np.maximum(p[k], 0)), fine, [[0, top]]*2)
         ax.imshow(np.log1p(many), cmap='Greys', origin='lower', extent=(0, top, 0, top), aspect='auto')
         g = groups[groups.marker == names[k]]
         ax.plot([0, top], [0, top], '--', color=COLOURS['black'], lw=1)
@@ -104,7 +105,7 @@ def plot_scales(table, # from `score`
     for method, mark in zip(methods, 'os^vDx+'):
         low, middle, high = of(method, 'pearson').T
         line, = ax.plot(x, middle, mark+'-', ms=5, label=method)
-        if method == methods[0]: ax.fill_between(x, low, high, color=line.get_color(), alpha=.15, lw=0)
+        if method == methods[0]: ax.fill_between(x, low, high, color=line.get_color(), alpha=.15, lw=0, label='middle half of markers')
     if 'ceiling' in kept: ax.plot(x, of(methods[0], 'ceiling')[:, 1], 'k--', lw=1.2, label='ceiling of the counts')
     ax.set_xscale('log', base=2); ax.set_xticks(x, [f'{v:.3g}' for v in x]); ax.minorticks_off()
     ax.set(xlabel=f'side of the box, {unit}', ylabel='Pearson r, median over markers', ylim=(min(0, ax.get_ylim()[0]), 1)); ax.grid(axis='y', alpha=.3)

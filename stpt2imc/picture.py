@@ -60,7 +60,7 @@ class Picture(Figure):
         self.savefig(out, format=format, **kwargs)
         return out.getvalue()
 
-    def _holds_images(self): return any(ax.images or ax.collections for ax in self.findobj(matplotlib.axes.Axes))
+    def _holds_images(self): return any(ax.images for ax in self.findobj(matplotlib.axes.Axes))
 
     def _repr_jpeg_(self): return self.data('jpeg', pil_kwargs=dict(quality=65)) if self._holds_images() else None
 
