@@ -96,7 +96,7 @@ def plot_scales(table, # from `score`
     kept = table if markers is None else table[table.marker.isin(markers)]
     missing = [m for m in markers or () if m not in set(table.marker)]
     if missing: raise InputError(f"no marker {missing[0]!r} in this table: {', '.join(dict.fromkeys(table.marker))}")
-    methods = list(dict.fromkeys(table.method) if methods is None else methods)
+    methods = [m for m in dict.fromkeys(table.method) if kept[kept.method == m].pearson.notna().any()] if methods is None else list(methods) # the mean correlates with nothing
     wrong = [m for m in methods if m not in set(table.method)]
     if wrong: raise InputError(f"no method {wrong[0]!r} in this table: {', '.join(dict.fromkeys(table.method))}")
     (side, unit), fig = _sides(list(dict.fromkeys(kept.scale))), Picture(figsize=(6.5, 3.6), layout='constrained')
