@@ -119,7 +119,7 @@ class Imputed:
         return self.read(c.y0, c.y1, c.x0, c.x1)
 
     def overview(self)->np.ndarray: # (m, ceil(h/16), ceil(w/16)) float32
-        "Means of 16 px blocks: the whole imputed section at a glance; of files without them (version 1.0 and before) computed anew."
+        "Means of 16 px blocks: the whole imputed section at a glance; where the file has none they are computed anew."
         return self.group['overview'][:] if 'overview' in self.group else np.concatenate([_block_means(self.read(y, y+CHUNK)) for y in range(0, self.shape[0], CHUNK)], 1)
 
     def __repr__(self): return f"Imputed section {self.section}: {len(self.panel)} markers, {self.shape[0]} x {self.shape[1]} px, by {self.config['model']} trained on sections {self.config['train_sections']}"
