@@ -89,7 +89,7 @@ def scale_bar(ax, # matplotlib axes with an image, in px
     um, edge = bar_length(x1-x0, pixel_um), [withStroke(linewidth=4, foreground='black')]
     x, y = x0+.04*(x1-x0), y0+.05*(y1-y0)
     ax.plot([x, x+um/pixel_um], [y, y], color=colour, lw=2.5, solid_capstyle='butt', path_effects=edge)
-    ax.text(x, y+.02*(y1-y0), f'{um:g} um', color=colour, fontsize=9, va='bottom', path_effects=[withStroke(linewidth=2, foreground='black')])
+    ax.text(x, y+.035*(y1-y0), f'{um:g} um', color=colour, fontsize=9, va='bottom', path_effects=[withStroke(linewidth=2, foreground='black')])
     return um
 
 # %% ../nbs/00d_picture.ipynb #6b001b7d

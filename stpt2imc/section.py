@@ -79,7 +79,7 @@ def _seen(image, role, number, names): # thumbnail of an image that is small eno
     if image is None or image.nbytes > _SHOWN: return ''
     counts = np.sqrt(image.read().astype(np.float32))
     chosen = distinct_channels(counts)
-    return thumbnail(composite(counts[chosen], *np.percentile(counts[chosen], [99.8, .2], axis=(1, 2))), f'{role} of section {number}: {mixed_names([names[c] for c in chosen])}', 150)
+    return thumbnail(composite(counts[chosen], *np.percentile(counts[chosen], [99.8, .2], axis=(1, 2))), f'{role} of section {number}: {mixed_names([names[c] for c in chosen])}', 150, 160)
 
 @patch
 def _repr_html_(self:Section):
