@@ -32,7 +32,9 @@ from .tasks import TASKS, baseline_table, benchmark_baselines, control_scores, c
 from .models import MonaiUNet, benchmark_models, models_table
 from .ablation import VARIANTS, ablate_unet
 from .importance import channel_importance, colours_and_depths, plot_importance
-from .plot import chunk_mse, composite, plot_losses, plot_overview, plot_reconstruction, plot_scores
+from .picture import COLOURS, composite, scale_bar, style, thumbnail
+from .plot import chunk_mse, plot_comparison, plot_losses, plot_markers, plot_overview, plot_pair, plot_reconstruction, plot_scores, plot_section
+from .figures import calibration, paired, plot_calibration, plot_points, plot_scales, plot_training
 from .bench import bench_convert, bench_io, bench_loader, bench_render, convert_table, drop_cache, io_table, plot_io, plot_render, render_table
 from .cli import demo, show_versions
 
