@@ -591,7 +591,7 @@ def __repr__(self:PairReport):
 
 @patch
 def _repr_html_(self:PairReport):
-    picture = thumbnail(self.show().data('jpeg'), f'{self.roles[0]} in green over {self.roles[1]} in magenta, by the best fit and by the resize of the report, section {self.section}', 260)
+    picture = thumbnail(self.show().data('jpeg', dpi=60, pil_kwargs=dict(quality=60)), f'{self.roles[0]} in green over {self.roles[1]} in magenta, by the best fit and by the resize of the report, section {self.section}', 260)
     return f'<p>{html.escape(self.summary)}</p>{red(self.warnings)}{picture}{self.table.head(8).to_html(index=False, na_rep="-", float_format=lambda v: f"{v:.3g}")}'
 
 @patch

@@ -29,6 +29,7 @@ from fastcore.basics import chunked, patch
 from .grid import Chunk, ChunkGrid, InputError
 from .scale import CountScale, GuardedScale, Scale, SectionScale
 from .layout import OVERVIEW
+from .picture import distinct_channels
 
 # %% ../nbs/10_data.ipynb #35bc19ac
 log = logging.getLogger('stpt2imc')
@@ -554,7 +555,7 @@ def chunk_dataloaders(store, # a `Store`
 def _plain(images): return [i.as_subclass(torch.Tensor).float().cpu().numpy() for i in images]
 
 def _pick(names, asked, images, n): # positions of the channels to show
-    if not asked: return np.argsort(-np.mean([i.var((1, 2)) for i in images], 0))[:n].tolist()
+    if not asked: return distinct_channels(np.concatenate(images, -1), n)
     wrong = [m for m in asked if m not in names]
     if wrong: raise InputError(f"no channel {wrong[0]!r} in this batch: there are {', '.join(map(str, names))}")
     return [names.index(m) for m in asked]
@@ -582,7 +583,7 @@ def show_batch(x:STPTImage, # batch of inputs
                ctxs=None, # not used: the axes are made here
                max_n=4, # rows at most
                figsize=None, # inches
-               markers=None, # names of markers to show; None: the two with most signal
+               markers=None, # names of markers to show; None: two that show most and differ
                names=None, # of all markers; the loader knows them
                input_names=None, # of all inputs; the loader knows them
                **kwargs, # passed on by fastai, not used
@@ -598,7 +599,7 @@ def show_results(x:STPTImage, # batch of inputs
                  ctxs=None, # not used: the axes are made here
                  max_n=4, # rows at most
                  figsize=None, # inches
-                 markers=None, # names of markers to show; None: the two with most signal
+                 markers=None, # names of markers to show; None: two that show most and differ
                  names=None, # of all markers; the loader knows them
                  input_names=None, # of all inputs; the loader knows them
                  **kwargs, # passed on by fastai, not used

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from IPython.display import display
 from PIL import Image
 from .grid import InputError
 
@@ -69,6 +70,10 @@ class Picture(Figure):
         out = io.BytesIO()
         Image.open(io.BytesIO(self.data())).convert('RGB').quantize(64).save(out, 'png', optimize=True)
         return out.getvalue()
+
+    def _ipython_display_(self): # one format only: pyplot, where it is used, would add its own rendering of every figure
+        jpeg, png = self._repr_jpeg_(), self._repr_png_()
+        display({'text/plain': str(self), 'image/jpeg' if jpeg else 'image/png': base64.b64encode(jpeg or png).decode()}, raw=True)
 
 # %% ../nbs/00d_picture.ipynb #86217fb4
 def bar_length(pixels:float, # width of the image, px
