@@ -746,7 +746,7 @@ def fill_errors(self:ChunkView,
     return self.error_map(name)
 
 # %% ../nbs/23_explore.ipynb #2c4a2ef3
-_MARGIN = 20 # px left of and above the overview, for the numbers
+_margin = lambda side: side//16 # px left of and above the overview, for the numbers
 
 @patch
 def _thumb(self:ChunkView, section, side): # (h, w, 3) float 0 to 1: grey STPT with the outline of the tissue; kept
@@ -784,32 +784,31 @@ def overview(self:ChunkView,
     section = self.section
     rgb, step = self._thumb(section, side).copy(), side/max(section.shape)*section.grid.size
     words = self._heat(rgb, step) if self.state.heat else ''
-    out = Image.new('RGB', (rgb.shape[1]+_MARGIN+2, rgb.shape[0]+_MARGIN+2), 'white'); out.paste(Image.fromarray(rgb), (_MARGIN, _MARGIN))
-    pen, at = ImageDraw.Draw(out), lambda r, c: (_MARGIN+min(c*step, rgb.shape[1]), _MARGIN+min(r*step, rgb.shape[0]))
+    m, (h, w) = _margin(side), rgb.shape[:2]
+    out = Image.new('RGB', (w+m+4, h+m+4), 'white'); out.paste(Image.fromarray(rgb), (m, m))
+    pen, at = ImageDraw.Draw(out), lambda r, c: (m+min(c*step, w), m+min(r*step, h))
     rows, cols = section.grid.shape
     if step >= 8:
         for r in range(1, rows): pen.line([at(r, 0), at(r, cols)], fill=(120, 120, 120))
         for c in range(1, cols): pen.line([at(0, c), at(rows, c)], fill=(120, 120, 120))
-    self._numbers_at(pen, at, rows, cols, step)
+    self._numbers_at(pen, at, rows, cols, step, side)
     for a in visited:
         r, c = (int(v) for v in a.split('/'))
-        (x, y), d = ((p+q)/2 for p, q in zip(at(r-1, c-1), at(r, c))), max(min(step/12, 4), 1)
+        (x, y), d = ((p+q)/2 for p, q in zip(at(r-1, c-1), at(r, c))), max(min(step/14, side/90), 1)
         pen.ellipse([x-d, y-d, x+d, y+d], fill=(240, 240, 240), outline=(0, 0, 0))
     c = self.chunk
-    pen.rectangle([*at(c.row-1, c.col-1), *at(c.row, c.col)], outline=(255, 140, 0), width=3)
-    if words: pen.text((_MARGIN+4, _MARGIN+rgb.shape[0]-16), words, fill='white', font=ImageFont.load_default(13), stroke_width=2, stroke_fill='black')
+    pen.rectangle([*at(c.row-1, c.col-1), *at(c.row, c.col)], outline=(255, 140, 0), width=max(side//130, 2))
+    if words: pen.text((m+5, m+h-5), words, fill='white', font=_font(side//28), anchor='ls', stroke_width=2, stroke_fill='black')
     return Still(np.asarray(out))
 
 @patch
-def _numbers_at(self:ChunkView, pen, at, rows, cols, step):
-    font, every = ImageFont.load_default(12), next(k for k in (1, 2, 5, 10, 20, 50, 100, 1000) if k*step >= 24)
-    for n, along in ((rows, 0), (cols, 1)):
+def _numbers_at(self:ChunkView, pen, at, rows, cols, step, side):
+    font, every = _font(side//26), next(k for k in (1, 2, 5, 10, 20, 50, 100, 1000) if k*step >= side/12)
+    for n, down in ((rows, True), (cols, False)):
         for k in range(1, n+1):
             if k != 1 and k % every: continue
-            x, y = at(0, 0)
-            if along == 0: y = (at(k-1, 0)[1]+at(k, 0)[1])/2
-            else: x = (at(0, k-1)[0]+at(0, k)[0])/2
-            pen.text((x-4, y) if along == 0 else (x, y-4), str(k), fill=(60, 60, 60), font=font, anchor='rm' if along == 0 else 'mb')
+            (x0, y0), (x1, y1) = (at(k-1, 0), at(k, 0)) if down else (at(0, k-1), at(0, k))
+            pen.text((x0-5, (y0+y1)/2) if down else ((x0+x1)/2, y0-4), str(k), fill=(60, 60, 60), font=font, anchor='rm' if down else 'ms')
 
 @patch
 def chunk_at(self:ChunkView,
@@ -819,7 +818,8 @@ def chunk_at(self:ChunkView,
             )->str|None: # address; None beside the section
     "Which chunk lies under a point of the overview."
     h, w = self._thumb(self.section, side).shape[:2]
-    px, py = x*(w+_MARGIN+2)-_MARGIN, y*(h+_MARGIN+2)-_MARGIN
+    m = _margin(side)
+    px, py = x*(w+m+4)-m, y*(h+m+4)-m
     if not (0 <= px < w and 0 <= py < h): return None
     scale = max(self.section.shape)/side
     return self.section.grid.at(min(int(py*scale), self.section.shape[0]-1), min(int(px*scale), self.section.shape[1]-1)).name
@@ -931,12 +931,13 @@ def bench_explore(store, # a `Store`
                   steps:int=100, # pictures that are timed
                   changes:int=1000, # chunks that are gone to for the memory
                   cache_mb:float=64, # of the view
-                 )->dict: # medians in ms, memory in MB
+                 )->dict: # medians in ms, by the clock on the wall and of the CPU; memory in MB
     "Time the parts of a step, and watch the memory while chunks change."
     view, rng, times = ChunkView(store, models, cache_mb=cache_mb), np.random.default_rng(0), {k: [] for k in ('read', 'impute', 'render', 'png')}
     places = [(s.number, c.name) for s in view.store if s.targets is not None for c in s.grid]
     def _timed(part, action):
-        start = time.perf_counter(); result = action(); times[part].append((time.perf_counter()-start)*1e3)
+        clocks = time.perf_counter, time.process_time
+        start = [c() for c in clocks]; result = action(); times[part].append([(c()-s)*1e3 for c, s in zip(clocks, start)])
         return result
     for i in range(steps+1):
         number, address = places[rng.integers(len(places))]
@@ -950,15 +951,17 @@ def bench_explore(store, # a `Store`
         if i in (changes//10, changes): at[i] = _resident()
         number, address = places[rng.integers(len(places))]
         view.set(section=number, address=address, markers=[view.store.panel.names[i % len(view.store.panel)]]).png()
-    return dict({f'{k}_ms': float(np.median(v)) for k, v in times.items()}, steps=steps, panels=len(view.layout[0]), changes=changes, cache_mb=cache_mb, kept_mb=view.cache.size/1e6, memory_early_mb=at[changes//10], memory_late_mb=at[changes])
+    middle = {k: np.median(v, 0) for k, v in times.items()}
+    return dict({f'{k}_ms': float(v[0]) for k, v in middle.items()}, **{f'{k}_cpu_ms': float(v[1]) for k, v in middle.items()}, steps=steps, panels=len(view.layout[0]), changes=changes, cache_mb=cache_mb, kept_mb=view.cache.size/1e6, memory_early_mb=at[changes//10], memory_late_mb=at[changes])
 
 # %% ../nbs/23_explore.ipynb #ecf586fc
 def explore_table(found:dict, # saved by `bench_explore`
                  )->pd.DataFrame: # for people
     "The figures of `bench_explore` as a table."
-    rows = [('read the counts of a new chunk', f"{found['read_ms']:.0f} ms"), ('impute it', f"{found['impute_ms']:.0f} ms"), (f"draw {found['panels']} panels", f"{found['render_ms']:.0f} ms"), ('encode as PNG', f"{found['png_ms']:.0f} ms"),
-            (f"memory after {found['changes']//10} chunks", f"{found['memory_early_mb']:.0f} MB"), (f"memory after {found['changes']} chunks", f"{found['memory_late_mb']:.0f} MB"), ('of which cached', f"{found['kept_mb']:.0f} MB")]
-    return pd.DataFrame(rows, columns=['step', 'median']).set_index('step')
+    steps = [('read the counts of a new chunk', 'read'), ('impute it', 'impute'), (f"draw {found['panels']} panels", 'render'), ('encode as PNG', 'png')]
+    memory = [(f"memory after {found['changes']//10} chunks", 'memory_early_mb'), (f"memory after {found['changes']} chunks", 'memory_late_mb'), ('of which cached', 'kept_mb')]
+    rows = [(what, f"{found[f'{k}_ms']:.0f} ms", f"{found[f'{k}_cpu_ms']:.0f} ms") for what, k in steps]+[(what, f'{found[k]:.0f} MB', '') for what, k in memory]
+    return pd.DataFrame(rows, columns=['step', 'median', 'median CPU time']).set_index('step')
 
 def main(argv=None, # list of arguments; None: those of the shell
         )->dict: # as from `bench_explore`
@@ -969,13 +972,13 @@ def main(argv=None, # list of arguments; None: those of the shell
     from stpt2imc.store import convert
     from stpt2imc.train import unet_learner
     p = argparse.ArgumentParser('python -m stpt2imc.explore', description='What a step of the explorer costs.')
-    p.add_argument('--size', type=int, default=1024, help="side of the phantom's sections, px"); p.add_argument('--steps', type=int, default=100, help='that are timed')
+    p.add_argument('--size', type=int, default=512, help="side of the phantom's sections, px"); p.add_argument('--steps', type=int, default=100, help='that are timed')
     p.add_argument('--changes', type=int, default=1000, help='of chunk for the memory'); p.add_argument('--out', help='JSON file to write')
     a = p.parse_args(argv)
     with tempfile.TemporaryDirectory() as work:
         Phantom(sections=2, height=a.size, width=a.size).write(f'{work}/tumour', progress=False)
         store = convert(find_sections(f'{work}/tumour'), f'{work}/tumour.zarr')
-        learn = unet_learner(chunk_dataloaders(store, HeldOutSections([2], guard=0), bs=4, size=256, device='cpu'), widths=(16, 32, 64))
+        learn = unet_learner(chunk_dataloaders(store, HeldOutSections([2], guard=0), bs=4, size=256, device='cpu'), widths=(8, 16))
         found = dict(date=str(datetime.date.today()), command=f'python -m stpt2imc.explore --size {a.size} --steps {a.steps} --changes {a.changes}', version=__version__,
                      device=f'{platform.machine()}, {os.cpu_count()} CPU cores', **bench_explore(store, {'U-Net': as_model(learn)}, a.steps, a.changes))
     print(explore_table(found).to_string())

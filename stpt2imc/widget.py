@@ -6,7 +6,7 @@
 __all__ = ['Runner', 'ChunkExplorer']
 
 # %% ../nbs/23a_widget.ipynb #78a71574
-import base64, html, json, os, threading, weakref
+import base64, html, json, os, threading, time, weakref
 import ipywidgets as w
 import numpy as np
 import pandas as pd
@@ -313,7 +313,7 @@ def _canvas(png, width, alt, act): # a live canvas if anywidget is there, else N
 
 # %% ../nbs/23a_widget.ipynb #2c015c34
 _SPIN = '<style>@keyframes stpt2imc-turn{{to{{transform:rotate(360deg)}}}}</style><span style="display:inline-block;animation:stpt2imc-turn 1.2s linear infinite;color:#0072B2">◐</span> <span style="color:#555">{} is running</span>'
-_NARROW = dict(description_width='62px')
+_NARROW = dict(description_width='66px')
 _box = lambda width, **more: w.Layout(width=width, **more)
 _label = lambda text: w.HTML(f'<span style="font-size:12px;color:#555">{text}</span>')
 
@@ -322,7 +322,7 @@ class _Panel:
     def __init__(self, explorer):
         self.ex, self.syncing, self.ready, self.timer = explorer, False, False, None
         view, s = explorer.view, explorer.view.state
-        self.title, self.status, self.message, self.readout, self.tab = w.HTML(), w.HTML(), w.HTML(), w.HTML(), None
+        self.title, self.status, self.message, self.readout, self.scores = (w.HTML() for _ in range(5))
         self.map_live = _canvas(explorer.overview_png, '290px', 'The section with its chunks', self._map_event)
         self.sheet_live = _canvas(explorer.png, '100%', 'The panels of the chunk', self._sheet_event)
         self.map_still, self.sheet_still = w.Image(value=explorer.overview_png, layout=_box('290px')), w.Image(value=explorer.png, layout=_box('auto', max_width='100%'))
@@ -330,8 +330,8 @@ class _Panel:
         left = w.VBox([self._places(), self._overview(), self._markers()], layout=_box('312px', flex='0 0 auto'))
         self.tabs = w.Tab([self._contrast(), self._stpt(), self._models(), self._curtain(), self._bookmarks(), self._files()], titles=['Contrast', 'STPT', 'Models', 'Curtain', 'Bookmarks', 'Save'])
         self.tabs.observe(lambda _: self.refresh(), 'selected_index')
-        picture = w.VBox([p for p in (self.sheet_live, self.sheet_still) if p is not None], layout=_box('auto', min_height='340px'))
-        right = w.VBox([w.HBox([self.title, self.status], layout=w.Layout(align_items='center', grid_gap='16px')), self.message, picture, self.readout, self.tabs], layout=w.Layout(flex='1 1 auto', min_width='0', padding='0 0 0 12px'))
+        picture = w.VBox([p for p in (self.sheet_live, self.sheet_still) if p is not None])
+        right = w.VBox([w.HBox([self.title, self.status], layout=w.Layout(align_items='center', grid_gap='16px')), self.message, picture, self.scores, self.readout, self.tabs], layout=w.Layout(flex='1 1 auto', min_width='0', padding='0 0 0 12px'))
         self.box = w.HBox([left, right], layout=w.Layout(width='100%', align_items='flex-start'))
         explorer.observe(lambda _: self.refresh(), ['state', 'message'])
         self._show_base(self.map_live is None)
@@ -366,7 +366,7 @@ def _overview(self:_Panel):
     slide = lambda what: w.IntSlider(min=1, max=2, description=what, continuous_update=False, layout=_box('300px'), style=_NARROW)
     c['row'] = self._on(slide('row'), lambda v: ex.set(address=(v, ex.view.chunk.col)))
     c['column'] = self._on(slide('column'), lambda v: ex.set(address=(ex.view.chunk.row, v)))
-    c['heat'] = self._on(w.Dropdown(options=[('no errors', None), *((f'errors of {m}', m) for m in ex.view.sources)], layout=_box('180px')), lambda v: ex.set(heat=v))
+    c['heat'] = self._on(w.Dropdown(options=[('no errors', ''), *((f'errors of {m}', m) for m in ex.view.sources)], layout=_box('180px')), lambda v: ex.set(heat=v))
     c['fill'] = self._on(w.ToggleButton(description='compute', tooltip='compute the error of every chunk with tissue, in the background', layout=_box('104px')), self._fill)
     self.hint = _label('')
     self.sliders = w.VBox([c['row'], c['column']])
@@ -436,12 +436,12 @@ def _stpt(self:_Panel): # depth, and a button for each channel in its colour
     def _toggle(name, on): ex.set(channels=[n for n in names if (on if n == name else n in ex.view.state.channels)])
     for n in names: self.controls['channel', n] = self._on(w.ToggleButton(description=n, layout=_box('128px')), lambda v, n=n: _toggle(n, v))
     rows = [w.HBox([self.controls['channel', n] for n in names if split_channel(n)[1] == d], layout=w.Layout(flex_flow='row wrap')) for d in depths]
-    self.controls['depth'] = self._on(w.Dropdown(options=[*((d or 'one depth', d) for d in depths), ('mixed', None)], description='depth', layout=_box('170px'), style=_NARROW), self._set_depth)
+    self.controls['depth'] = self._on(w.Dropdown(options=[*((d or 'one depth', d) for d in depths), ('mixed', 'mixed')], description='depth', layout=_box('170px'), style=_NARROW), self._set_depth)
     return w.VBox([self.controls['depth'], *rows, _label('four at most; channels of both depths may be mixed')])
 
 @patch
 def _set_depth(self:_Panel, depth): # the same colours at another depth
-    if depth is None: return
+    if depth == 'mixed': return
     names = self.ex.view.store.input_names
     colours = {split_channel(n)[0] for n in self.ex.view.state.channels}
     self.ex.set(channels=[n for n in names if split_channel(n)[1] == depth and split_channel(n)[0] in colours][:4])
@@ -482,7 +482,7 @@ def _files(self:_Panel):
     return w.VBox([w.HBox([c['file'], save]), _label('Python that draws this view again; click, Ctrl-A, Ctrl-C'), c['code']])
 
 @patch
-def _say(self:_Panel, text): self.message.value = f'<span style="color:#007a5a">{html.escape(text)}</span>'
+def _say(self:_Panel, text): self.message.value = f'<span class="stpt2imc-message" style="color:#007a5a">{html.escape(text)}</span>'
 
 # %% ../nbs/23a_widget.ipynb #f7907d6a
 _KEYS = dict(ArrowLeft=(0, -1), ArrowRight=(0, 1), ArrowUp=(-1, 0), ArrowDown=(1, 0))
@@ -528,8 +528,8 @@ def arm(self:_Panel,
 def refresh(self:_Panel):
     "Bring everything on screen in step with the state."
     ex, s = self.ex, self.ex.view.state
-    self.title.value = f'<b style="font-size:17px">{html.escape(ex.view.title)}</b>'
-    self.message.value = f'<span style="color:#B00020">{html.escape(ex.message)}</span>' if ex.message else ''
+    self.title.value = f'<span class="stpt2imc-title"><b style="font-size:17px">{html.escape(ex.view.title)}</b> &nbsp; {html.escape(", ".join(s.markers))}</span>'
+    self.message.value = f'<span class="stpt2imc-message" style="color:#B00020">{html.escape(ex.message)}</span>' if ex.message else ''
     self.arrived()
     self.syncing = True
     try: self._sync(s)
@@ -540,6 +540,7 @@ def arrived(self:_Panel):
     "Show what was computed."
     self.status.value = _SPIN.format(html.escape(self.ex.busy)) if self.ex.busy else ''
     self._pictures()
+    self.scores.value = self._score_line()
     if self.ex.view.state.pixel: self._read(self.ex.view.state.pixel)
     if self.tabs.selected_index == 3: self._draw_curtain()
 
@@ -549,6 +550,13 @@ def _pictures(self:_Panel):
         if live is not None and live.png != png: live.png = png
         if (live is None or still.layout.display != 'none') and still.value != png: still.value = png
     if self.sheet_live is not None: self.sheet_live.boxes = [list(b) for b, p in zip(self.ex.view.sheet.boxes, [p for row in self.ex.view.layout for p in row]) if p is not None]
+
+@patch
+def _score_line(self:_Panel): # what the captions say, in words
+    view, s = self.ex.view, self.ex.view.state
+    found = [(m, n, view._score(m, n, wait=False)) for m in s.markers for n in s.models]
+    lines = [f'{html.escape(m)}, {html.escape(n)}: MSE {c["mse"]:.1f} on the report\'s 0-255 scale; Pearson r of log counts {c["r"]:.2f} per pixel, {c["r_s2"]:.2f} at s2 (Gaussian, 2 px)' for m, n, c in found if c]
+    return '<div class="stpt2imc-scores" style="font-size:12px;line-height:1.5">'+'<br>'.join(lines)+'</div>' if lines else ''
 
 @patch
 def _draw_curtain(self:_Panel):
@@ -563,7 +571,7 @@ def _read(self:_Panel, pixel): # counts of a pixel in all panels
     rows = {}
     for (what, whose), value in found.items(): rows.setdefault(what, []).append(f'{html.escape(whose)} <b>{value:.0f}</b>' if what == 'STPT' or whose == 'measured' else f'{html.escape(whose)} <b>{value:.2f}</b>')
     lines = [f'<span style="color:#555">{html.escape(what)}</span>: '+' &nbsp; '.join(values) for what, values in rows.items()]
-    self.readout.value = f'<div style="font-size:12px;line-height:1.5">Pixel {pixel[0]}, {pixel[1]}, counts<br>'+'<br>'.join(lines)+'</div>'
+    self.readout.value = f'<div class="stpt2imc-readout" style="font-size:12px;line-height:1.5">Pixel {pixel[0]}, {pixel[1]}, counts<br>'+'<br>'.join(lines)+'</div>'
 
 # %% ../nbs/23a_widget.ipynb #a008fb47
 @patch
@@ -576,7 +584,7 @@ def _sync(self:_Panel, s): # controls show what the state says
     options = [(str(m), m.name) for m in listed]
     if tuple(options) != tuple(c['markers'].options): c['markers'].options = options
     c['markers'].value = [m for m in [m.name for m in listed] if m in s.markers]
-    for name in ('scale', 'stretch', 'colours', 'heat'): c[name].value = getattr(s, name)
+    for name in ('scale', 'stretch', 'colours', 'heat'): c[name].value = getattr(s, name) or ''
     c['gamma'].value, c['percent'].value, c['gamma'].disabled = f'{s.gamma:g}', f'{s.percent:g}', s.stretch != 'gamma'
     by_hand = {m: f'{low:g}, {high:g}' for m, low, high in s.limits}
     c['limits'].value, c['pixel'].value = by_hand.get(s.markers[0], ''), '' if s.pixel is None else '{}, {}'.format(*s.pixel)
@@ -587,12 +595,13 @@ def _sync(self:_Panel, s): # controls show what the state says
 @patch
 def _sync_buttons(self:_Panel, s):
     c, view = self.controls, self.ex.view
-    for kind in PANELS: c['panel', kind].value = kind in s.panels
-    for m in view.sources: c['model', m].value = m in s.models
-    colours = channel_colours(view.store.input_names, s.channels)
-    for n in view.store.input_names: c['channel', n].value = n in s.channels; c['channel', n].style.button_color = colours.get(n)
+    shown = {('panel', k): k in s.panels for k in PANELS}|{('model', m): m in s.models for m in view.sources}|{('channel', n): n in s.channels for n in view.store.input_names}
+    for key, on in shown.items(): c[key].value, c[key].description = on, ('✓ ' if on else '')+key[1]
+    colours = view._channel_words(channel_colours(view.store.input_names, s.channels))
+    for n, (_, colour) in zip(s.channels, colours): c['channel', n].style.text_color = '#%02x%02x%02x' % colour
+    for n in view.store.input_names: c['channel', n].style.font_weight = 'bold' if n in s.channels else ''
     depths = {split_channel(n)[1] for n in s.channels}
-    c['depth'].value = next(iter(depths)) if len(depths) == 1 else None
+    c['depth'].value = next(iter(depths)) if len(depths) == 1 else 'mixed'
     c['file'].value = f"section{s.section}_chunk{s.address.replace('/', '-')}.png"
     c['code'].value = self.ex.code()
 

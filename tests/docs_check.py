@@ -348,6 +348,11 @@ def check_pages(root, site):
         if not (site / name).is_file() or (site / name).is_symlink(): problems.append(f"the site lacks {name}")
     return {"pages": len(stored)}, problems
 
+def check_live(root, site):
+    "No processed page holds a live widget or its state: without a kernel it is an empty box."
+    alive = [p for p in notebooks(site) if "widget-view+json" in (text := p.read_text(encoding="utf-8")) or "widget-state+json" in text]
+    return {}, [f"{p.relative_to(site)}: a live widget, empty on a page: end the cell in a still picture, such as ex.snapshot()" for p in alive]
+
 # ---------------------------------------------------------------- README.md
 
 def without_pictures(nb):
@@ -430,7 +435,7 @@ def run(root, quick=False):
     with tempfile.TemporaryDirectory() as folder:
         try: site = process(root, Path(folder))
         except RuntimeError as error: return counts, problems + [f"processing the notebooks failed:\n{error}"], checks + 1
-        for check in (check_pages, check_links, check_readme): take(check, site)
+        for check in (check_pages, check_links, check_live, check_readme): take(check, site)
     return counts, problems, checks
 
 def write_readme(root):

@@ -3,7 +3,7 @@
 What is asserted is what is on screen: titles, messages, and the bytes of the pictures. Screenshots and the time from key to picture are left in build/explorer (or where STPT2IMC_ARTEFACTS says).
 Skipped, with the reason, where Chromium, playwright or JupyterLab are not installed.
 """
-import hashlib, importlib.util, json, os, shutil, socket, statistics, subprocess, sys, time, urllib.error, urllib.request
+import importlib.util, json, os, shutil, socket, statistics, subprocess, sys, time, urllib.error, urllib.request
 from pathlib import Path
 
 import pytest
@@ -90,10 +90,13 @@ def pages(server):
             page = opened[name] = context.new_page()
             page.goto(f"{server}/doc/tree/{name}.ipynb?token={TOKEN}")
         for page in opened.values(): # both kernels import at the same time
-            page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook .jp-Cell')")
+            page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook .jp-Cell') && document.body.innerText.includes('| Idle')")
             page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
         yield opened, requests
         browser.close()
+
+DIGEST = """async i => { const b = await (await fetch(i.src)).arrayBuffer();
+  return [Array.from(new Uint8Array(b.slice(0, 4))), Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', b))).join()]; }"""
 
 class Explorer:
     "What a person sees and does."
@@ -108,9 +111,9 @@ class Explorer:
         self.box(label).fill(text); self.box(label).press("Enter")
 
     def digest(self, which=1): # of the bytes of a picture: 0 the overview, 1 the panels
-        bytes_ = self.page.locator(self.pictures).nth(which).evaluate("async i => Array.from(new Uint8Array(await (await fetch(i.src)).arrayBuffer()))")
-        assert bytes(bytes_[:4]) == b"\x89PNG"
-        return hashlib.sha256(bytes(bytes_)).hexdigest()
+        kind, digest = self.page.locator(self.pictures).nth(which).evaluate(DIGEST)
+        assert kind == [0x89, 0x50, 0x4E, 0x47] # PNG
+        return digest
 
     def changed(self, before, which=1): # waits until the picture is another one
         end = time.time() + WAIT / 1000
