@@ -73,12 +73,12 @@ def _taken(images, at): # (b, c, h, w); (b, h, w) flat indices
 # %% ../nbs/10a_augment.ipynb #55fb7e80
 def channel_groups(names:list, # of the input channels
                    by:str='colour', # 'colour', 'depth' or 'channel'
-                  )->list: # lists of indices
-    "Which channels have a colour, or a depth, in common, by names that end in their depth, such as 'green Z01'."
+                  )->dict: # colour, depth or channel -> indices of its channels
+    "Which channels have a colour, or a depth, in common, by names that end in their depth, such as 'green Z01'; those that do not are colours of their own, of one depth ''."
     if by not in ('colour', 'depth', 'channel'): raise InputError(f"channels are grouped by 'colour', 'depth' or 'channel', not {by!r}")
-    parts = [(m[1], m[2]) if (m := re.fullmatch(r'(.+?)[ _-]?(Z\d+)', n)) else (n, '') for n in names]
+    parts = [(m[1], m[2]) if (m := re.fullmatch(r'(.+?)[ _-]*(Z\d+)', n, re.I)) else (n, '') for n in names]
     keys = [n if by == 'channel' else p[by == 'depth'] for n, p in zip(names, parts)]
-    return [[i for i, k in enumerate(keys) if k == key] for key in dict.fromkeys(keys)]
+    return {key: [i for i, k in enumerate(keys) if k == key] for key in dict.fromkeys(keys)}
 
 # %% ../nbs/10a_augment.ipynb #311de1f4
 class Gain(Augmentation):
@@ -124,7 +124,7 @@ class TileGain(Gain):
 
     def _gain(self, light):
         (b, c, h, w), s = light.shape, self.settings
-        groups = channel_groups(s['names'], 'depth') if s['names'] else [list(range(c))]
+        groups = [*channel_groups(s['names'], 'depth').values()] if s['names'] else [list(range(c))]
         if sum(map(len, groups)) != c: raise InputError(f'TileGain was told of {sum(map(len, groups))} channels, the batch has {c}')
         depth = torch.tensor([next(k for k, g in enumerate(groups) if i in g) for i in range(c)], device=light.device)
         gains = (s['sd']*self._normal(light, b, len(groups), *(-(-n//s['tile'])+1 for n in (h, w)))).exp()[:, depth]
@@ -167,7 +167,7 @@ class DropChannels(Augmentation):
                ): # inputs in float32; the same targets
         "Drop a colour, a depth or a channel."
         x, s = _plain(pair[0]).float(), self.settings
-        groups = channel_groups(s['names'] or list(map(str, range(x.shape[1]))), s['by'] if s['names'] else 'channel')
+        groups = [*channel_groups(s['names'] or list(map(str, range(x.shape[1]))), s['by'] if s['names'] else 'channel').values()]
         if sum(map(len, groups)) != x.shape[1]: raise InputError(f'DropChannels was told of {sum(map(len, groups))} channels, the batch has {x.shape[1]}')
         which, lose = (self._uniform(x, len(x))*len(groups)).long(), self._uniform(x, len(x)) < s['share']*(len(groups) > 1)
         group = torch.tensor([next(k for k, g in enumerate(groups) if i in g) for i in range(x.shape[1])], device=x.device)

@@ -283,7 +283,9 @@ class EMA(Callback):
         "What has to be remembered."
         return dict(average=self.average, kept=self.kept, steps=self.steps)
 
-    def set_state(self, state):
+    def set_state(self,
+                  state, # from `state`
+                 ):
         "Remember it."
         self.average, self.kept, self.steps = state['average'], state['kept'], state['steps']
 
@@ -325,7 +327,9 @@ class KeepBest(TrackerCallback):
         "What has to be remembered."
         return dict(best=self.best, wait=self.wait, weights=self.weights, best_epoch=getattr(self, 'best_epoch', None))
 
-    def set_state(self, state):
+    def set_state(self,
+                  state, # from `state`
+                 ):
         "Remember it."
         for k, v in state.items(): setattr(self, k, v)
 

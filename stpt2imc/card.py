@@ -275,12 +275,16 @@ def _marker_table(measured, name, scale, seed):
     return out
 
 # %% ../nbs/21a_card.ipynb #5da50f20
+def _where(shift):
+    "A shift (down, right) in px in words."
+    return ' and '.join(f'{abs(s)} px {way[s < 0]}' for s, way in zip(shift, (('down', 'up'), ('right', 'left'))) if s)
+
 def _doubts(measured, table, name, curves, seams, section, allow_training, scale):
     "Warnings (what makes the numbers worthless or doubtful) and notes."
     warn, note, train = [], [], measured.train
     if section.number in train: warn.append(f'Training score: section {section.number} was trained on. This says how well it was memorised, not how well it is predicted.')
     for who, curve in curves.items():
-        if curve.off: warn.append(f'Misaligned: the score of {who} peaks when the imputed image is moved by {curve.shift[0]:+d} px down and {curve.shift[1]:+d} px right, not at 0. Check the pair with check_pair before believing any number.')
+        if curve.off: warn.append(f'Misaligned: the score of {who} peaks when the imputed image is moved {_where(curve.shift)}, not where it lies. Check the pair with check_pair before believing any number.')
     t, p = (np.concatenate(c.sample[scale], 1) for c in (measured.truth, measured.methods[name]))
     for a, b in exchanged(correlate_rows(p, t), measured.ceiling(scale), list(table.marker)):
         warn.append(f'Exchanged markers: imputed {a} looks like measured {b}, and imputed {b} like measured {a}. Check the panel of model and section.')

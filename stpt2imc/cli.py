@@ -198,29 +198,67 @@ def _train(args):
     store = open_store(args.store)
     split = HeldOutSections([_number(n) for n in args.hold_out], args.guard) if args.hold_out else None
     report = args.recipe == 'report'
-    wrong = [f'--{n}' for n in (('steps', 'members', 'aim') if report else ('epochs',)) if getattr(args, n) is not None]
+    wrong = [f'--{n}' for n in (('steps', 'members', 'aim', 'points') if report else ('epochs',)) if getattr(args, n) is not None]
     if wrong: raise InputError(f"{wrong[0]} is for --recipe {'recommended' if report else 'report'}: "+('give --epochs' if report else 'give --steps'))
-    model, losses = (_train_report if report else _train_recommended)(args, store, split)
+    if args.points and args.members: raise InputError('--members is for U-Nets: train point models with several --seed, and average them in Python (Ensemble)')
+    model, losses = (_train_report if report else _train_points if args.points else _train_recommended)(args, store, split)
     folder = save_model(model, args.model)
     print(f"trained on sections {model.config['train_sections']}, split {model.config['split']}: saved in {folder}")
     return dict(model=folder, train_sections=model.config['train_sections'], losses=losses)
 
-def _train_report(args, store, split): # the report's network and schedule (section 2.3)
+def _fit(args, learn, epochs, lr):
+    "Train, on a GPU in mixed precision, and keep checkpoints if asked: the same command then goes on where it was stopped."
     import torch
+    from stpt2imc.callbacks import Checkpoint
+    if torch.cuda.is_available(): learn.to_fp16()
+    learn.fit_one_cycle(epochs, lr, cbs=[Checkpoint(args.checkpoints)] if args.checkpoints else [])
+    return [[float(x) for x in v] for v in learn.recorder.values]
+
+def _train_report(args, store, split): # the report's network and schedule (section 2.3)
     from stpt2imc.data import chunk_dataloaders
     from stpt2imc.train import as_model, unet_learner
-    options = dict(bs=64, size=256) | _given(args, 'bs', 'size')
+    options = dict(bs=64, size=256) | _given(args, 'bs', 'size', 'augment')
     dls = chunk_dataloaders(store, split, transforms=(args.input_transform or 'log1p', args.target_transform or 'linear'), seed=args.seed, num_workers=args.workers, **options)
-    learn = unet_learner(dls, seed=args.seed, **_given(args, 'widths'))
-    if torch.cuda.is_available(): learn.to_fp16()
-    learn.fit_one_cycle(args.epochs or 10, args.lr or 1e-3)
-    return as_model(learn), [[float(x) for x in v] for v in learn.recorder.values]
+    learn = unet_learner(dls, seed=args.seed, **_given(args, 'widths', 'loss'))
+    losses = _fit(args, learn, args.epochs or 10, args.lr or 1e-3)
+    return as_model(learn), losses
+
+def _changes(args):
+    "What was given of the recipe's settings."
+    changes = _given(args, 'aim', 'bs', 'size', 'widths', 'lr', 'steps', 'members', 'loss', 'augment')
+    if args.input_transform or args.target_transform: changes['transforms'] = (args.input_transform or 'sqrt', args.target_transform or args.aim or 'log1p')
+    return changes
+
+def _train_points(args, store, split): # data, loss and steps as recommended
+    from stpt2imc.pointlearn import pointset_learner
+    from stpt2imc.recipe import epochs_of, recommended
+    from stpt2imc.train import as_model
+    changes = _changes(args); widths = changes.pop('widths', (16, 32, 64, 128))
+    unet = recommended(store, split, args.seed, num_workers=args.workers, shortcut=None, **changes)
+    learn = pointset_learner(unet.dls, args.points, loss=unet.loss_func, seed=args.seed, widths=widths, passes=1, spread=.6, shortcut=(0, 1, 2, 4, 8, 16)) # as on the page 'Points or pixels?'
+    losses = _fit(args, learn, epochs_of(unet), args.lr or 5e-3)
+    return as_model(learn), losses
 
 def _train_recommended(args, store, split):
     from stpt2imc.recipe import train_recommended
-    changes = _given(args, 'aim', 'bs', 'size', 'widths', 'lr', 'steps', 'members')
-    if args.input_transform or args.target_transform: changes['transforms'] = (args.input_transform or 'sqrt', args.target_transform or args.aim or 'log1p')
-    return train_recommended(store, split, args.seed, num_workers=args.workers, **changes), None
+    return train_recommended(store, split, args.seed, folder=args.checkpoints, num_workers=args.workers, **_changes(args)), None
+
+def _tune(args):
+    from stpt2imc.data import HeldOutSections
+    from stpt2imc.store import open_store
+    from stpt2imc.tune import tune
+    found = tune(open_store(args.store), HeldOutSections([_number(n) for n in args.hold_out], args.guard) if args.hold_out else None, args.trials, args.storage, timeout=args.timeout, steps=args.steps, seed=args.seed)
+    print(found.table().to_string(index=False), f'best: {found.best}', sep='\n')
+    return dict(best=found.best, trials=found.table().astype(str).to_dict('records'))
+
+def _importance(args):
+    from stpt2imc.importance import channel_importance, plot_importance
+    from stpt2imc.store import open_store
+    table = channel_importance(args.model, open_store(args.store)[_number(args.section)], args.method, side=args.side)
+    print(table.pivot(index='marker', columns='group', values='drop')[list(dict.fromkeys(table.group))].round(3).to_string())
+    if args.csv: table.to_csv(args.csv, index=False)
+    if args.figure: plot_importance(table).figure.savefig(args.figure)
+    return dict(importance=table.to_dict('records'))
 
 def _impute(args):
     from stpt2imc.impute import impute
@@ -261,6 +299,9 @@ def _bench(args):
         result = bench.bench_render()
         print(bench.render_table(result).round(2).to_string(index=False))
         return result
+    if args.what in ('models', 'ablation'):
+        results = import_module(f'stpt2imc.{args.what}').main(['--out', args.out] if args.out else [])
+        return dict(results=results.to_dict('records'))
     if args.what == 'baselines':
         results = tasks.benchmark_baselines()
         print(tasks.baseline_table(results).to_string())
@@ -309,6 +350,8 @@ def _add_convert(p):
     p.add_argument('--workers', type=int, default=0, help='processes that convert'); p.add_argument('--dask', metavar='ADDRESS', help='scheduler of a Dask cluster that converts'); p.add_argument('--pyramid', action='store_true', help='add smaller levels for viewers')
     p.add_argument('--overwrite', action='store_true', help='start anew')
 
+_LOSSES = ('MSE', 'MAE', 'BCE', 'Poisson', 'NegativeBinomial', 'MultiScaleMSE', 'SSIMMix') # named here so that --help need not import torch
+
 def parser()->argparse.ArgumentParser: # with one subcommand per job
     "The command line of `stpt2imc`."
     top = argparse.ArgumentParser('stpt2imc', description='Impute 40-channel Imaging Mass Cytometry from 8-channel Serial Two-Photon Tomography.')
@@ -340,15 +383,23 @@ def parser()->argparse.ArgumentParser: # with one subcommand per job
                                       ('--bs', int, None, 'windows per batch'), ('--size', int, None, 'side of a window, px'), ('--seed', int, 0, 'of weights, order and augmentation'), ('--workers', int, 0, 'processes that read')):
         p.add_argument(flag, type=kind, default=default, help=text)
     p.add_argument('--widths', type=lambda t: tuple(int(n) for n in _names(t)), help='channels per level of the U-Net, separated by commas')
+    p.add_argument('--points', type=int, metavar='N', help='train PointSetGen with so many points per 256 x 256 px instead of a U-Net'); p.add_argument('--loss', choices=_LOSSES, help='instead of that of the recipe')
+    p.add_argument('--no-augment', dest='augment', action='store_false', default=None, help='neither flip nor turn the windows'); p.add_argument('--checkpoints', metavar='FOLDER', help='keep checkpoints; the same command goes on where it was stopped')
     for role in ('input', 'target'): p.add_argument(f'--{role}-transform', choices=('linear', 'sqrt', 'log1p', 'asinh'), help=f'of the {role} counts')
+    p = _add('tune', _tune, 'Search settings on the training sections (needs Optuna).')
+    p.add_argument('store', help='written by convert'); p.add_argument('--hold-out', type=_names, default=[], help='sections that are never read; default: the last'); p.add_argument('--guard', type=int, default=1, help='sections dropped on each side of a held-out one')
+    p.add_argument('--trials', type=int, default=30, help='in all'); p.add_argument('--steps', type=int, default=300, help='of each trial'); p.add_argument('--seed', type=int, default=0, help='of the search'); p.add_argument('--timeout', type=float, help='seconds after which no new trial begins'); p.add_argument('--storage', help="file ('*.journal', '*.db') that is continued, and shared by several workers")
     p = _add('impute', _impute, 'Impute a whole section.')
     p.add_argument('model', help='written by train'); p.add_argument('store', help='written by convert'); p.add_argument('section', help='number or name'); p.add_argument('out', help="folder to write, usually '*.ome.zarr'"); p.add_argument('--overwrite', action='store_true', help='replace it')
     p = _add('score', _score, 'Score an imputed section beside its baselines.')
     p.add_argument('imputed', help='written by impute'); p.add_argument('store', help='written by convert'); p.add_argument('section', help='number or name')
     p.add_argument('--gaussian', type=float, nargs='*', default=[], help='score blurred by these sigmas too, px'); p.add_argument('--transform', choices=('log1p', 'linear'), default='log1p', help='of counts before correlating')
     p.add_argument('--phantom-seed', type=int, help='the store is a phantom of this seed: adds oracle and explained'); p.add_argument('--csv', help='write the whole table'); p.add_argument('--card', metavar='FOLDER', help='add the report card: verdicts, ceilings, baselines, pictures'); p.add_argument('--allow-training', action='store_true', help='score a section that was trained on')
-    p = _add('bench', _bench, 'Measure this machine: layouts on disk (io), a section of full width (convert), ways to draw points (render), simple methods on fixed tasks (baselines).')
-    p.add_argument('what', choices=('io', 'convert', 'render', 'baselines'), help='which benchmark'); p.add_argument('--folder', default='.', help='where the files of the benchmark go; they are removed afterwards')
+    p = _add('importance', _importance, 'Which colours and depths of the inputs buy which marker.')
+    p.add_argument('model', help='written by train'); p.add_argument('store', help='written by convert'); p.add_argument('section', help='number or name; not one that was trained on'); p.add_argument('--method', choices=('shuffle', 'mean'), default='shuffle', help='what takes the place of the channels'); p.add_argument('--side', type=int, default=128, help='of the blocks that are judged, px')
+    p.add_argument('--csv', help='write the table'); p.add_argument('--figure', metavar='FILE', help='draw it as a heat map')
+    p = _add('bench', _bench, 'Measure this machine: layouts on disk (io), a section of full width (convert), ways to draw points (render), simple methods (baselines), networks (models) and their options (ablation) on fixed tasks.')
+    p.add_argument('what', choices=('io', 'convert', 'render', 'baselines', 'models', 'ablation'), help='which benchmark'); p.add_argument('--out', metavar='FILE', help='models, ablation: results so far, to continue'); p.add_argument('--folder', default='.', help='where the files of the benchmark go; they are removed afterwards')
     p = _add('info', _info, 'Versions for bug reports, or what a store, model or imputed section is.')
     p.add_argument('path', nargs='?', help='store, model or imputed section')
     return top

@@ -490,7 +490,7 @@ class Still:
         "The picture as PNG of 256 colours, for notebooks."
         return self._encoded(Image.fromarray(self.pixels).quantize(256, dither=Image.Dither.NONE), format='PNG')
 
-    def _repr_jpeg_(self): return self._encoded(format='JPEG', quality=85)
+    def _repr_jpeg_(self): return self._encoded(format='JPEG', quality=78)
 
     def save(self,
              path, # '.png' or '.jpg'
@@ -711,7 +711,9 @@ def _note_errors(self:ChunkView, name, section, address, found):
     if section.targets is None: return
     rows, cols = section.grid.shape
     table = self.errors.setdefault((name, section.number), np.full((rows, cols, len(self.store.panel)), np.nan, np.float32))
-    targets, c, panel = self.pair(section, address).targets, section.grid[address], self.sources[name].panel
+    c = section.grid[address]
+    if np.isfinite(table[c.row-1, c.col-1]).any(): return # known
+    targets, panel = self.pair(section, address).targets, self.sources[name].panel
     for i, m in enumerate(self.store.panel.names):
         if m not in panel.names: continue
         scale = self.report_scale(m, name)
@@ -732,8 +734,9 @@ def unknown_errors(self:ChunkView,
                    name:str, # of a model
                   )->list[str]: # addresses, spread out evenly from the start
     "Tissue chunks of the section whose error is not known yet."
-    known = np.isfinite(self.error_map(name))
-    left = [a for a in self.tissue_chunks() if not known[tuple(int(v)-1 for v in a.split('/'))]]
+    table = self.errors.get((_one_of(name, list(self.sources), 'model'), self.state.section))
+    known = lambda a: table is not None and np.isfinite(table[tuple(int(v)-1 for v in a.split('/'))]).any()
+    left = [a for a in self.tissue_chunks() if not known(a)]
     return [left[i] for i in np.random.default_rng(0).permutation(len(left))] if self.section.targets is not None and self.sources[name].covers(self.section) else []
 
 @patch
@@ -772,8 +775,8 @@ def _heat(self:ChunkView, rgb, step): # colours chunks by error; returns the wor
     low, high = np.nanmin(errors), np.nanmax(errors)
     for r, c in zip(*np.nonzero(np.isfinite(errors))):
         box = np.s_[round(r*step):round((r+1)*step), round(c*step):round((c+1)*step)]
-        rgb[box] = .35*rgb[box]+.65*coloured(stretched(errors[r:r+1, c:c+1], low, max(high, low+1e-3)), 'cividis')[0, 0]
-    return f'MSE {self.state.markers[0]} {low:.0f} (blue) to {high:.0f} (yellow)'
+        rgb[box] = .35*rgb[box]+.65*coloured(stretched(errors[r:r+1, c:c+1], low, max(high, low+1e-3)), 'viridis')[0, 0]
+    return f'MSE {self.state.markers[0]} {low:.0f} (violet) to {high:.0f} (yellow)'
 
 @patch
 def overview(self:ChunkView,

@@ -87,9 +87,20 @@ class _Statistics:
         self.scaled = self.scale.encode(np.broadcast_to(np.arange(BINS, dtype=np.float32), (len(self.names), BINS))[:, None])[:, 0].astype(float)
         self.counts = self.scale.decode(self.scaled[:, None].astype(np.float32))[:, 0].astype(float) # as targets hold them: clipped
 
-    def mean(self, values): return histogram_mean(self.histogram, values)
-    def variance(self, values): return np.maximum(self.mean(values**2)-self.mean(values)**2, 0)
-    def windows(self, n=16): # counts of a few training windows, evenly spread and where they lie on the grid: nothing random
+    def mean(self,
+             values, # of every count from 0 to 65535
+            ): # (m,)
+        "Mean of a function of the counts over the training sections, for each marker."
+        return histogram_mean(self.histogram, values)
+    def variance(self,
+                 values, # of every count from 0 to 65535
+                ): # (m,)
+        "Variance of a function of the counts over the training sections, for each marker."
+        return np.maximum(self.mean(values**2)-self.mean(values)**2, 0)
+    def windows(self,
+                n:int=16, # how many
+               ): # yields counts
+        "A few training windows, evenly spread and where they lie on the grid: nothing random."
         windows = self.dls.train_ds.windows
         for k in np.linspace(0, len(windows)-1, min(n, len(windows))).astype(int):
             number, c = windows[k]
@@ -104,7 +115,9 @@ def setup(self:Loss,
     return self
 
 @patch
-def fit(self:Loss, statistics):
+def fit(self:Loss,
+        statistics, # of the training targets
+       ):
     "Keep the statistics that this loss needs and that were not given."
     for name in set(self.numbers)-self.given: self._keep(name, getattr(self, f'_fit_{name}')(statistics))
 
@@ -153,7 +166,9 @@ class Softplus:
     "Rate = `unit` * softplus(output + offset), where 0 gives `mean`."
     def __init__(self, mean, unit): self.unit, self.offset = unit, _softplus_back((mean/unit).clamp(min=1e-6))
     def __call__(self, output): return self.unit*(F.softplus(output+self.offset)+_LEAST)
-    def back(self, rate):
+    def back(self,
+             rate, # (b, m, h, w) counts
+            ):
         "The output of a rate."
         return _softplus_back((rate/self.unit-_LEAST).clamp(min=1e-6))-self.offset
 
@@ -164,7 +179,9 @@ class Exp:
     def __call__(self, output):
         low = output.clamp(max=self.top)
         return self.mean*(low.exp()*(1+output-low)+_LEAST)
-    def back(self, rate):
+    def back(self,
+             rate, # (b, m, h, w) counts
+            ):
         "The output of a rate."
         ratio = (rate/self.mean-_LEAST).clamp(min=1e-6)
         return torch.where(ratio > np.exp(self.top), ratio/np.exp(self.top)-1+self.top, ratio.log())
@@ -225,7 +242,9 @@ class Poisson(Loss):
         if link not in LINKS: raise InputError(f"link {link!r} is not known: choose one of {', '.join(LINKS)}")
         self.link, self.balanced, self.scale = link, bool(balanced), scale_from_dict(scale) if isinstance(scale, dict) else scale
 
-    def fit(self, s):
+    def fit(self,
+            s, # statistics of the training targets
+           ):
         "Means, spreads, null deviances and the scale of the training targets."
         self.scale = s.scale
         for name in ('mean', 'unit', 'null'): # in this order: the null deviance needs the mean
@@ -309,7 +328,9 @@ class NegativeBinomial(Poisson):
         if dispersion is not None: self.given.add('dispersion')
         self._keep('dispersion', dispersion)
 
-    def fit(self, s):
+    def fit(self,
+            s, # statistics of the training targets
+           ):
         "As `Poisson`, and the dispersion from a few windows."
         if 'dispersion' not in self.given: self._keep('dispersion', dispersion_of(s.windows()))
         self.sums = None

@@ -19,10 +19,9 @@ from .grid import InputError
 from .pointset import PointModel, PointSetDecoder, PointSetGen, fit_points
 from .points import PointSet, chamfer, in_core, nucleus_centres
 from .scale import histogram_mean
-from .train import learner, linear_batches, load_model, register_model, seed_everything
+from .train import learner, linear_batches, load_model, seed_everything
 
 # %% ../nbs/16_pointlearn.ipynb #792f0053
-for _model in (PointSetGen, PointSetDecoder): register_model(_model)
 _KINDS = dict(hourglass=PointSetGen, queries=PointSetDecoder)
 
 def pointset_learner(dls, # from `chunk_dataloaders`
@@ -163,8 +162,11 @@ class AutocastCPU(Callback):
 class _Watch(Callback):
     "Notes loss and gradient norm of every step, and counts what is not finite."
     order = -5 # before GradientClip
-    def before_fit(self): self.losses, self.norms, self.bad = [], [], 0
+    def before_fit(self):
+        "Begin anew."
+        self.losses, self.norms, self.bad = [], [], 0
     def before_step(self):
+        "Note loss and norm of the gradient."
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None]).item()
         self.losses.append(self.loss.item()); self.norms.append(norm)
         self.bad += not (np.isfinite(norm) and np.isfinite(self.losses[-1]))

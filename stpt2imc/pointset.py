@@ -31,7 +31,12 @@ class _Join(nn.Module):
         self.far = nn.ConvTranspose2d(n_from, n_out, 5, 2, 2, output_padding=1) if up else nn.Conv2d(n_from, n_out, kernel, 2, kernel//2)
         self.here, self.norm, self.conv = nn.Conv2d(n_here, n_out, 3, padding=1), nn.BatchNorm2d(n_out), _Conv(n_out, n_out)
 
-    def forward(self, far, here): return self.conv(self.norm(F.relu(self.far(far)+self.here(here))))
+    def forward(self,
+                far, # (b, c, h/2, w/2), the coarser level
+                here, # (b, c, h, w)
+               ): # (b, c, h, w)
+        "Upsample, add and smooth."
+        return self.conv(self.norm(F.relu(self.far(far)+self.here(here))))
 
 # %% ../nbs/13_pointset.ipynb #ed2c4708
 class Hourglass(nn.Module):
@@ -241,6 +246,7 @@ class PointSetGen(PointModel):
                  background:str|None='constant', # None (the report), 'constant', 'smooth' or 'unet'
                  background_options:dict|None=None, # arguments of the `UNet` below
                  shortcut:tuple|None=None, # sigmas, px, of the blurred inputs that reach the weights by a linear map, see `fit_points`
+                 dropout:float=0., # share of the last hidden layer's channels left out in training
                  size:int=256, # of the windows, px, where the fully connected branch needs one
                  hidden:tuple=(2048, 1024), # of the fully connected branch; Fan's
                 ):
@@ -257,6 +263,7 @@ class PointSetGen(PointModel):
         n = widths[int(level)-1]
         head = head or n
         self.fine = nn.Conv2d(widths[0]*self.spacing**2, n, 1) if detail else None
+        self.drop = nn.Dropout2d(dropout)
         self.last, self.placing, self.weighing = _Conv(n, head), nn.Conv2d(head, 3, 3, padding=1), nn.Conv2d(head, out_channels, 3, padding=1)
         self.coarse_level = min(int(level)+2, len(widths)-1)
         if background == 'smooth': self.coarse = nn.Conv2d(widths[self.coarse_level-1], out_channels, 1)
@@ -305,7 +312,7 @@ def _emit_window(self:PointSetGen, x):
     kept, bottoms = self.net(x)
     features = kept[self.net.level]
     if self.fine is not None: features = features+self.fine(F.pixel_unshuffle(kept[0], self.spacing))
-    features = self.last(features)
+    features = self.drop(self.last(features))
     ring = 0 if self.windowed else self.ring
     if ring: features = F.pad(features, (ring,)*4, mode='replicate')
     height, width = features.shape[-2:]
@@ -374,7 +381,12 @@ class _Attend(nn.Module):
         super().__init__()
         self.heads, self.norm, self.ask, self.give = heads, nn.LayerNorm(width), nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, queries, keys, values): # (g, k, d), (g, t, d), (g, t, d)
+    def forward(self,
+                queries, # (g, k, d)
+                keys, # (g, t, d)
+                values, # (g, t, d)
+               ): # (g, k, d)
+        "What the queries take from the values, added to them."
         q, k, v = (t.unflatten(-1, (self.heads, -1)).transpose(1, 2) for t in (self.ask(self.norm(queries)), keys, values))
         return queries+self.give(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
@@ -387,7 +399,11 @@ class _DecoderLayer(nn.Module):
         self.own = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2*width))
         self.think = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2*width), nn.ReLU(inplace=True), nn.Linear(2*width, width))
 
-    def forward(self, queries, tokens):
+    def forward(self,
+                queries, # (g, k, d)
+                tokens, # (g, t, d) of the same patch of the image
+               ): # (g, k, d)
+        "Look at the image, then at each other, then think."
         queries = self.cross(queries, self.keys(tokens), self.values(tokens))
         queries = self.among(queries, *self.own(queries).chunk(2, -1))
         return queries+self.think(queries)

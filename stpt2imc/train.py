@@ -51,13 +51,16 @@ class _Plain(nn.Module):
         x = x.as_subclass(Tensor) if isinstance(x, TensorBase) else x
         return self.model(x.contiguous(memory_format=torch.channels_last))
 
+# %% ../nbs/15_train.ipynb #96e2fc4d
 class Activated(Metric):
     "A metric of predictions, not of raw outputs: the loss's activation is applied first."
     def __init__(self, metric): self.metric = mk_metric(metric)
     def reset(self):
         "Begin anew."
         self.metric.reset()
-    def accumulate(self, learn):
+    def accumulate(self,
+                   learn, # with `pred` and `y` of a batch
+                  ):
         "Add a batch."
         raw = learn.pred
         learn.pred = learn.loss_func.activation(raw)
@@ -72,6 +75,7 @@ class Activated(Metric):
         "As the metric is called."
         return self.metric.name
 
+# %% ../nbs/15_train.ipynb #5978a489
 class Pearson(Metric):
     "Pearson's r of predicted and measured counts over all pixels of the validation windows, mean over markers."
     def __init__(self,
@@ -84,7 +88,9 @@ class Pearson(Metric):
         "Begin anew."
         self.sums = 0
 
-    def accumulate(self, learn):
+    def accumulate(self,
+                   learn, # with `pred` and `y` of a batch
+                  ):
         "Add a batch."
         loss, scale = learn.loss_func, learn.dls.scales[1]
         both = [scale.decode(x.as_subclass(Tensor).float()) for x in (loss.decodes(loss.activation(learn.pred)), learn.y)]
@@ -98,6 +104,7 @@ class Pearson(Metric):
         vp, vt, cov = pp/n-(p/n)**2, tt/n-(t/n)**2, pt/n-p*t/n**2
         return float(torch.where((vp > 1e-9) & (vt > 1e-9), cov/(vp*vt).clamp(min=1e-18).sqrt(), torch.where(vt > 1e-9, 0., torch.nan)).nanmean())
 
+# %% ../nbs/15_train.ipynb #e8ea993b
 def learner(dls, # from `chunk_dataloaders`
             model:nn.Module, # (b, c, h, w) -> (b, m, h, w), scaled
             loss=None, # a loss, or the name of one; None: `MSE`

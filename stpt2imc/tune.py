@@ -77,6 +77,7 @@ class _Report(Callback):
     order = 80
     def __init__(self, trial): self.trial, self.pruned = trial, False
     def after_epoch(self):
+        "Tell Optuna, which may stop this run."
         value = float(self.recorder.values[-1][-1])
         self.best = max(getattr(self, 'best', -1.), value)
         self.trial.report(value, self.epoch)

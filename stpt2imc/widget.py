@@ -85,7 +85,7 @@ def _compute(self:Runner, name, number, address):
         if name is None: self.view.pair(section, address)
         else:
             found = self.view.imputation(name, section, address)
-            if self.view.state.heat == name: self.view._note_errors(name, section, address, found)
+            if name in (self.view.state.heat, self.fill): self.view._note_errors(name, section, address, found)
             self.seconds[name] = time.perf_counter()-start
     except Exception as e: self.view.failures[name, number] = str(e) if isinstance(e, InputError) else f'{type(e).__name__}: {e}' # said in the panel; the explorer lives on
 
@@ -131,6 +131,7 @@ def _changed(self:ChunkExplorer): # after the view has changed: draw, and ask fo
     while len(self.visited[s.section]) > 5000: self.visited[s.section].pop(next(iter(self.visited[s.section])))
     self._draw()
     self.state, self.title, self.message = s.to_dict(), self.view.title, ''
+    self._fill = s.heat if self._fill else None
     if self.background: self.runner.want(self._wanted(), self._fill)
 
 @patch
@@ -508,7 +509,9 @@ def _sheet_event(self:_Panel, content):
 
 @patch
 def _show_base(self:_Panel, base): # the plain image and the sliders, or the live canvas
-    for still in (self.map_still, self.sheet_still): still.layout.display = '' if base else 'none'
+    for still, png in ((self.map_still, self.ex.overview_png), (self.sheet_still, self.ex.png)):
+        still.layout.display = '' if base else 'none'
+        if base: still.value = png
     self.sliders.layout.display = '' if base else 'none'
     self.hint.value = '' if not base else '<span style="font-size:12px;color:#555">'+('clickable overview and keys: pip install "stpt2imc[widgets]"' if anywidget is None else 'the clickable overview did not start here: use the sliders')+'</span>'
     if not base: self.hint.value = '<span style="font-size:12px;color:#555">click a chunk; then arrow keys, r for a random one</span>'

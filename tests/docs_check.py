@@ -3,6 +3,7 @@
     python tests/docs_check.py              every check; prints what was counted, exits 1 if anything is wrong
     python tests/docs_check.py --quick      without processing the notebooks (no nbdev needed)
     python tests/docs_check.py --readme     write README.md from nbs/index.ipynb
+    python tests/docs_check.py --llms       write nbs/llms.txt from the sidebar, the titles and the modules
     python tests/docs_check.py --executed   how many notebooks `nbdev_test` runs
 
 Processing means what `nbdev_docs` does before it calls Quarto: `nbdev.serve.proc_nbs`, here in a temporary copy of the checkout, so that nothing is left
@@ -33,6 +34,11 @@ def notebooks(folder):
     paths = sorted(folder.rglob("*.ipynb"))
     return [p for p in paths if not any(part[0] in "._" for part in p.relative_to(folder).parts)]
 
+def pages(folder):
+    "Paths of all pages below `folder`: the notebooks, and what is written for Quarto alone."
+    written = [p for p in folder.rglob("*.qmd") if not any(part[0] in "._" for part in p.relative_to(folder).parts)]
+    return sorted([*notebooks(folder), *written])
+
 def source(cell):
     "The text of a cell."
     return "".join(cell.get("source") or "")
@@ -40,6 +46,16 @@ def source(cell):
 def load(path):
     "A notebook as plain dictionaries."
     return json.loads(path.read_text(encoding="utf-8"))
+
+def opening(path):
+    "Title and description of a page as it is stored: `# Title` and `> description`, or the YAML at the head of a .qmd."
+    if path.suffix == ".qmd":
+        found = re.match(r"---\s*\n(.*?)\n---\s*$", path.read_text(encoding="utf-8"), re.S | re.M)
+        matter = yaml.safe_load(found.group(1)) if found else {}
+        return matter.get("title"), matter.get("description")
+    text = next((source(c) for c in load(path)["cells"] if c["cell_type"] == "markdown"), "")
+    title, said = re.search(r"^# (.+?)\s*$", text, re.M), re.search(r"^> (.+?)\s*$", text, re.M)
+    return title and title.group(1), said and said.group(1)
 
 def front_matter(nb):
     "The YAML at the head of a processed notebook."
@@ -65,7 +81,9 @@ def check_site(root):
     if (root / "_quarto.yml").is_symlink(): problems.append("_quarto.yml is a link: the real file stands at the top")
     try: site = yaml.safe_load((root / "_quarto.yml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error: return {}, problems + [f"_quarto.yml: {error}"]
-    for name in site.get("metadata-files", []) + [site["format"]["html"].get("css", "styles.css")]:
+    html, themes = site["format"]["html"], site["format"]["html"].get("theme", {})
+    own = [t for theme in (themes.values() if isinstance(themes, dict) else [themes]) for t in ([theme] if isinstance(theme, str) else theme) if t.endswith(".scss")]
+    for name in [*site.get("metadata-files", []), html.get("css", "styles.css"), *own, *site.get("filters", []), *site["project"].get("resources", [])]:
         if not (nbs / name).exists(): problems.append(f"_quarto.yml names {name}, which is not in nbs/")
     bar = site.get("website", {}).get("navbar", {})
     entries = pages_of(bar.get("left", [])) + pages_of(bar.get("right", []))
@@ -82,7 +100,7 @@ def check_sidebar(root):
     try: sidebar = yaml.safe_load((root / "nbs/sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error: return {}, [f"nbs/sidebar.yml: {error!r}"]
     listed = pages_of(sidebar)
-    present = [str(p.relative_to(root / "nbs")) for p in notebooks(root / "nbs")]
+    present = [str(p.relative_to(root / "nbs")) for p in pages(root / "nbs")]
     problems = [f"nbs/sidebar.yml names {p}, which is not in nbs/" for p in listed if p not in present]
     problems += [f"nbs/sidebar.yml does not name {p}" for p in present if p not in listed]
     problems += [f"nbs/sidebar.yml names {p} twice" for p in sorted({p for p in listed if listed.count(p) > 1})]
@@ -233,6 +251,131 @@ def check_modules(root):
     problems += [f"{package}/{m}.py is missing: nbs/{n[1]} should export it" for m, n in numbers.items() if not (root / package / f"{m}.py").exists()]
     return counts, problems
 
+# ---------------------------------------------------------------- what the pages say
+
+PRACTICE = ("tutorials", "howto") # folders of pages that are executed from top to bottom
+CHECKED = re.compile(r"\bassert\b|\btest_\w+\(|\bexpect_fail\(")
+
+def check_practice(root):
+    "Every tutorial and every how-to runs whole, and holds something that could fail."
+    problems, paths = [], [p for p in notebooks(root / "nbs") if p.parent.name in PRACTICE]
+    for path in paths:
+        name, code = str(path.relative_to(root)), [c for c in load(path)["cells"] if c["cell_type"] == "code"]
+        flagged = [n for n, c in enumerate(code) if re.search(r"^\s*#\s*\|\s*(?:slow|cuda)\b", source(c), re.M)]
+        if path not in executed(root): problems.append(f"{name}: nbdev_test skips it")
+        if flagged: problems.append(f"{name}: code cell {flagged[0]} runs only when asked for: a tutorial or how-to runs whole, in small form")
+        if not any(CHECKED.search(source(c)) for c in code): problems.append(f"{name}: nothing in it could fail: no assert, no test")
+    return {"tutorials and how-tos": len(paths)}, problems
+
+def exported(tree):
+    "The names in `__all__` of a module."
+    return [n for a in tree.body if isinstance(a, ast.Assign) and getattr(a.targets[0], "id", "") == "__all__" for n in ast.literal_eval(a.value)]
+
+def check_names(root):
+    "Every public name belongs to a page of the sidebar, and stpt2imc/all.py takes only such names."
+    package, numbers = settings(root)["lib_path"], module_numbers(root)
+    try: listed = set(pages_of(yaml.safe_load((root / "nbs/sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"]))
+    except (OSError, yaml.YAMLError, KeyError, TypeError): listed = set()
+    problems, known = [], {}
+    for path in sorted((root / package).glob("*.py")):
+        if path.stem in UNNUMBERED or path.stem not in numbers: continue
+        known[path.stem] = set(exported(ast.parse(path.read_text(encoding="utf-8"))))
+        if known[path.stem] and numbers[path.stem][1] not in listed: problems.append(f"{package}/{path.name}: its page {numbers[path.stem][1]} is not in the sidebar, and {len(known[path.stem])} public names have none")
+    everything = root / package / "all.py"
+    for node in ast.parse(everything.read_text(encoding="utf-8")).body if everything.exists() else []:
+        if not isinstance(node, ast.ImportFrom) or not node.module: continue
+        lost = [a.name for a in node.names if node.module.split(".")[-1] in known and not any(a.name in names for names in known.values())]
+        problems += [f"{package}/all.py takes {n} from {node.module}: no page documents it" for n in lost]
+    return {"documented names": sum(map(len, known.values()))}, problems
+
+SPELLING = { # what it is called, and what it is not
+    "PanCK": r"pan[- ]?ck|pan[- ]?cytokeratin", "Ki67": r"ki[- ]67", "CollagenI": r"collagen[- ]?I(?!I)", "GranzymeB": r"granzyme[- ]?b", "FoxP3": r"fox-?p3",
+    "OME-Zarr": r"ome[- ]?zarr", "OME-TIFF": r"ome[- ]?tiff?", "NumPy": r"num[- ]?py", "PyTorch": r"py[- ]?torch", "Jupyter": r"jupyter", "JupyterLab": r"jupyter ?lab", "napari": r"napari", "QuPath": r"qu[- ]?path", "Zarr": r"zarr",
+    "U-Net": r"u[- ]net", "fastai": r"fast\.?ai", "MONAI": r"monai", "steinbock": r"steinbock", "Optuna": r"optuna", "Dask": r"dask", "Quarto": r"quarto", "STPT": r"stpt", "IMC": r"imc", "PointSetGen": r"point[- ]?set[- ]?gen"}
+_SPELT = {name: re.compile(rf"(?<![\w.-]){pattern}(?![\w-]|\.\w)", re.I) for name, pattern in SPELLING.items()}
+
+def prose(text):
+    "Markdown without code, addresses, tags and formulas."
+    text = re.sub(r"^\s*(```+|~~~+).*?^\s*\1\s*$", "", text, flags=re.M | re.S)
+    text = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", text, flags=re.S)
+    text = re.sub(r"\]\([^)]*\)|<[^>]*>|https?://\S+|\$[^$\n]+\$", " ", text)
+    return re.sub(r"\S*\.(?:ipynb|md|qmd|zarr|tiff?)\b", "", text)
+
+def misspelt(text):
+    "Names in prose that are not written as everywhere else, with how they are written."
+    for name, pattern in _SPELT.items(): yield from ((found, name) for found in sorted(set(pattern.findall(prose(text)))) if found != name)
+
+def check_spelling(root):
+    "Markers and programs are called the same everywhere."
+    texts = {str(p.relative_to(root)): "\n\n".join(source(c) for c in load(p)["cells"] if c["cell_type"] == "markdown") for p in notebooks(root / "nbs")}
+    texts.update({n: (root / n).read_text(encoding="utf-8") for n in MARKDOWN if (root / n).exists()})
+    problems = [f"{name}: {found!r} is called {right} everywhere else" for name, text in texts.items() for found, right in misspelt(text)]
+    return {"names spelt": len(SPELLING)}, problems
+
+FETCHED = re.compile(r"""(?:\bsrc|\bsrcset|\bposter|<link\b[^>]*\bhref)\s*=\s*["']?\s*((?:https?:)?//[^\s"'>]+)|(?:@import\s+(?:url\()?|\burl\()\s*["']?((?:https?:)?//[^\s"')]+)|\b(?:fetch|import|require|importScripts)\(\s*\[?["']((?:https?:)?//[^"']+)""", re.I)
+
+def fetched(text):
+    "What a browser fetches from another host when it shows this HTML; links that a reader may follow do not count."
+    return [next(g for g in m.groups() if g) for m in FETCHED.finditer(DATA_URI.sub("", text))]
+
+def check_hosts(root, site=None):
+    "No page asks a foreign host for anything, and none is empty without a kernel: no scripts, no live widgets."
+    site, problems = site or root / "nbs", []
+    for path in notebooks(site):
+        name, nb = str(path.relative_to(site)), load(path)
+        if any(state.get("state") for state in nb.get("metadata", {}).get("widgets", {}).values()): problems.append(f"{name}: the metadata hold live widgets")
+        for number, cell in enumerate(nb["cells"]):
+            found = []
+            if cell["cell_type"] == "markdown":
+                text = re.sub(r"^(```+).*?^\1\s*$|(`+)(?!`).*?(?<!`)\2(?!`)", "", source(cell), flags=re.M | re.S)
+                found = fetched(text) + re.findall(r"!\[[^\]]*\]\(\s*<?((?:https?:)?//[^\s)>]+)", text)
+            for output in cell.get("outputs", []):
+                for mime, value in output.get("data", {}).items():
+                    if mime in ("text/html", "image/svg+xml", "text/markdown"): found += fetched("".join(value))
+                    if "javascript" in mime or (mime == "text/html" and re.search(r"<script\b", "".join(value), re.I)): problems.append(f"{name}, cell {number}: a script in an output")
+                    if "widget-view+json" in mime: problems.append(f"{name}, cell {number}: a live widget, which is empty on a page")
+            problems += [f"{name}, cell {number}: the page would fetch {f}" for f in found]
+    return {}, problems
+
+# ---------------------------------------------------------------- llms.txt
+
+def site_address(root, page):
+    "Where a page of nbs/ stands on the site."
+    cfg, path = settings(root), Path(page)
+    stem = path.stem if path.suffix == ".qmd" else re.sub(r"^\d+[a-zA-Z0-9]*_", "", path.stem.lower())
+    return f"{cfg['doc_host']}{cfg['doc_baseurl']}/{path.with_name(stem + '.html').as_posix()}"
+
+def llms(root):
+    "The site in one text, for programs that read: every page with its purpose, every module with its names. The form is that of llmstxt.org."
+    cfg, package = settings(root), settings(root)["lib_path"]
+    modules = {notebook: name for name, (_, notebook) in module_numbers(root).items()}
+    lines = [f"# {cfg['title']}", "", f"> {cfg['description']}", ""]
+    lines += [f"Install from a clone: `pip install -e .`. Import: `from {package}.all import *`. Images are (channel, row, column) in counts; chunk addresses are 'row/column' from 1.", ""]
+    def _page(page):
+        title, said = opening(root / "nbs" / page)
+        file = root / package / f"{modules.get(page)}.py"
+        names = [n for n in exported(ast.parse(file.read_text(encoding="utf-8"))) if n != "log"] if file.exists() else []
+        return f"- [{title}]({site_address(root, page)}): {str(said).rstrip('.')}" + (f". `{package}.{modules[page]}`: {', '.join(names)}" if names else "")
+    def _section(entry, heading):
+        if isinstance(entry, str): return [_page(entry)]
+        if isinstance(entry, list): return [line for e in entry for line in _section(e, heading)]
+        name = f"{heading}: {entry['section']}" if heading else entry["section"]
+        own = [e for e in entry["contents"] if isinstance(e, str)]
+        return (["", f"## {name}", "", *map(_page, own)] if own else []) + [line for e in entry["contents"] if not isinstance(e, str) for line in _section(e, name)]
+    lines += _section(yaml.safe_load((root / "nbs/sidebar.yml").read_text(encoding="utf-8"))["website"]["sidebar"]["contents"], "")
+    return "\n".join(lines).strip() + "\n"
+
+def check_llms(root):
+    "nbs/llms.txt is what the sidebar, the pages and the modules give."
+    path = root / "nbs/llms.txt"
+    try: made = llms(root)
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error: return {}, [f"nbs/llms.txt cannot be made: {error!r}"]
+    have = path.read_text(encoding="utf-8") if path.exists() else ""
+    if have == made: return {"llms.txt lines": len(made.splitlines())}, []
+    old, new = have.splitlines() + [""], made.splitlines() + [""]
+    line = next((i for i, (a, b) in enumerate(zip(old, new)) if a != b), min(len(old), len(new)) - 1)
+    return {}, [f"nbs/llms.txt is not in step, from line {line + 1} (should be {new[line][:60]!r}): run python tests/docs_check.py --llms"]
+
 # ---------------------------------------------------------------- links
 
 def links(text):
@@ -316,7 +459,11 @@ def check_links(root, site=None):
         text = (root / name).read_text(encoding="utf-8")
         checker.check(name, root, text)
         checker.problems += [f"{name}: a machine's path: {found}" for found in MACHINE_TEXT.findall(text)]
-    for path in notebooks(site): checker.check(str(path.relative_to(site)), path.parent, notebook_text(load(path)))
+    for path in pages(site):
+        text = notebook_text(load(path)) if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+        checker.check(str(path.relative_to(site)), path.parent, text)
+        gone = [i for i in re.findall(r"\{\{<\s*include\s+(\S+)\s*>\}\}", text) if path.suffix == ".qmd" and not (root / "nbs" / path.relative_to(site).parent / i).exists()]
+        checker.problems += [f"{path.relative_to(site)}: includes {i}, which is not there" for i in gone]
     return checker.counts, checker.problems
 
 # ---------------------------------------------------------------- the pages, as Quarto would get them
@@ -344,6 +491,8 @@ def check_pages(root, site):
             if not str(matter.get(key) or "").strip(): problems.append(f"{path}: no {key} (`# Title`, then `> one sentence`)")
         twin = titles.setdefault(matter.get("title"), path)
         if twin != path: problems.append(f"{path} and {twin} have the same title, {matter.get('title')!r}")
+    for name in pages(root / "nbs"):
+        if name.suffix == ".qmd" and not all(opening(name)): problems.append(f"{name.relative_to(root / 'nbs')}: no title or no description")
     for name in ("_quarto.yml", "nbdev.yml", "sidebar.yml", "styles.css"):
         if not (site / name).is_file() or (site / name).is_symlink(): problems.append(f"the site lacks {name}")
     return {"pages": len(stored)}, problems
@@ -352,6 +501,21 @@ def check_live(root, site):
     "No processed page holds a live widget or its state: without a kernel it is an empty box."
     alive = [p for p in notebooks(site) if "widget-view+json" in (text := p.read_text(encoding="utf-8")) or "widget-state+json" in text]
     return {}, [f"{p.relative_to(site)}: a live widget, empty on a page: end the cell in a still picture, such as ex.snapshot()" for p in alive]
+
+def check_shown(root, site):
+    "Every public function and class of a module is shown on its page, with its signature and its parameters."
+    package, numbers, shown, problems = settings(root)["lib_path"], module_numbers(root), 0, []
+    for module, (_, notebook) in numbers.items():
+        file = root / package / f"{module}.py"
+        if not file.exists() or not (site / notebook).exists(): continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        defined = {n.name for n in tree.body if isinstance(n, (ast.FunctionDef, ast.ClassDef))}
+        text = "\n".join(source(c) for c in load(site / notebook)["cells"] if c["cell_type"] == "code")
+        for name in exported(tree):
+            if name not in defined: continue # a constant stands in its code
+            shown += 1
+            if not re.search(rf"show_doc\({name}\b", text): problems.append(f"{notebook}: {name} is not shown on its page")
+    return {"names shown": shown}, problems
 
 # ---------------------------------------------------------------- README.md
 
@@ -415,7 +579,7 @@ def check_readme(root, site):
 
 # ---------------------------------------------------------------- all of it
 
-QUICK = [check_site, check_sidebar, check_facts, check_notebooks, check_modules]
+QUICK = [check_site, check_sidebar, check_facts, check_notebooks, check_modules, check_practice, check_names, check_spelling, check_hosts, check_llms]
 
 def executed(root):
     "Notebooks that `nbdev_test` runs: all but those with `skip_exec: true` or in a folder with a .notest file."
@@ -435,7 +599,8 @@ def run(root, quick=False):
     with tempfile.TemporaryDirectory() as folder:
         try: site = process(root, Path(folder))
         except RuntimeError as error: return counts, problems + [f"processing the notebooks failed:\n{error}"], checks + 1
-        for check in (check_pages, check_links, check_live, check_readme): take(check, site)
+        for check in (check_pages, check_links, check_readme): take(check, site)
+        for check in (check_shown, check_hosts, check_live): take(check, site)
     return counts, problems, checks
 
 def write_readme(root):
@@ -444,9 +609,14 @@ def write_readme(root):
     (root / "README.md").write_text(text, encoding="utf-8")
     print(f"README.md: {len(text.splitlines())} lines")
 
+def write_llms(root):
+    "Writes nbs/llms.txt."
+    (root / "nbs/llms.txt").write_text(llms(root), encoding="utf-8")
+    print(f"nbs/llms.txt: {len(llms(root).splitlines())} lines")
+
 def main():
     parser = argparse.ArgumentParser(description="Checks of the documentation that need no Quarto.")
-    for flag, text in (("quick", "without processing the notebooks"), ("readme", "write README.md from nbs/index.ipynb"),
+    for flag, text in (("quick", "without processing the notebooks"), ("readme", "write README.md from nbs/index.ipynb"), ("llms", "write nbs/llms.txt"),
                        ("executed", "count the notebooks that nbdev_test runs"), ("process", argparse.SUPPRESS)):
         parser.add_argument(f"--{flag}", action="store_true", help=text)
     args = parser.parse_args()
@@ -454,6 +624,7 @@ def main():
         from nbdev.serve import proc_nbs
         proc_nbs(force=True); return
     if args.readme: return write_readme(ROOT)
+    if args.llms: return write_llms(ROOT)
     if args.executed: return print(len(executed(ROOT)))
     counts, problems, checks = run(ROOT, args.quick)
     print("documentation: " + ", ".join(f"{name} {n}" for name, n in counts.items()))

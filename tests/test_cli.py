@@ -167,3 +167,28 @@ def test_every_command_writes_json(tmp_path, capfd, monkeypatch, demo):
         assert json.loads(file.read_text()), command
     scores = json.loads((tmp_path / "score.json").read_text())["summary"]
     assert scores["model"]["explained"] == pytest.approx(json.loads((folder / "summary.json").read_text())["explained"], abs=1e-6)
+
+
+def test_points_losses_and_importance_from_the_command_line(tmp_path, capfd, monkeypatch):
+    monkeypatch.setenv("IN_TEST", "1")
+    small = ["--steps", 4, "--size", 32, "--bs", 2, "--widths", "8,8"]
+    for command in (["phantom", tmp_path / "p", "--sections", 3, "--height", 160, "--width", 160], ["convert", tmp_path / "p", tmp_path / "p.zarr"],
+                    ["train", tmp_path / "p.zarr", tmp_path / "points", "--points", 16384, "--loss", "Poisson", "--no-augment", "--guard", 0, *small],
+                    ["train", tmp_path / "p.zarr", tmp_path / "unet", "--guard", 0, "--checkpoints", tmp_path / "kept", *small],
+                    ["impute", tmp_path / "points", tmp_path / "p.zarr", 3, tmp_path / "i"],
+                    ["importance", tmp_path / "unet", tmp_path / "p.zarr", 3, "--side", 64, "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c.png"]):
+        status, message = call(capfd, *command, "--json", tmp_path / f"{command[0]}.json")
+        assert status == 0, (command, message)
+    saved = json.loads((tmp_path / "points/config.json").read_text())
+    assert saved["model"] == "PointSetGen" and saved["loss"]["name"] == "Poisson" and saved["train_sections"] == [1, 2]
+    assert (tmp_path / "kept/member_0/checkpoint.pt").exists() and (tmp_path / "c.png").stat().st_size > 5000
+    assert len((tmp_path / "c.csv").read_text().splitlines()) == 1 + 40 * 6  # four colours, two depths
+    for wrong, says in ((["--points", 64, "--members", 2], "several --seed"), (["--recipe", "report", "--points", 64], "--points is for --recipe recommended")):
+        status, message = call(capfd, "train", tmp_path / "p.zarr", tmp_path / "wrong", *wrong)
+        assert status == 2 and says in message and not (tmp_path / "wrong").exists()
+
+
+def test_the_losses_that_the_command_line_offers_exist():
+    from stpt2imc.cli import _LOSSES
+    from stpt2imc.loss import LOSSES
+    assert set(_LOSSES) == set(LOSSES) - {"Weighted", "ShiftRobust"}  # those wrap another loss

@@ -45,7 +45,9 @@ def house(tmp_path):
     for name in ("settings.ini", "CITATION.cff", "CHANGELOG.md", "nbs/nbdev.yml", "nbs/styles.css"): shutil.copy(dc.ROOT / name, root / name)
     (root / "_quarto.yml").write_text("project:\n  type: website\nformat:\n  html:\n    css: styles.css\nwebsite:\n  navbar:\n    left: [index.ipynb]\nmetadata-files: [nbdev.yml, sidebar.yml]\n")
     (root / "nbs/_quarto.yml").symlink_to("../_quarto.yml")
-    (root / "nbs/sidebar.yml").write_text("website:\n  sidebar:\n    contents:\n      - index.ipynb\n      - section: Floor\n        contents: [00_low.ipynb, 01_high.ipynb]\n")
+    (root / "nbs/sidebar.yml").write_text("website:\n  sidebar:\n    contents:\n      - index.ipynb\n      - section: Howto\n        contents: [howto/how.ipynb]\n      - section: API\n        contents:\n          - section: Floor\n            contents: [00_low.ipynb, 01_high.ipynb]\n      - news.qmd\n")
+    (root / "nbs/news.qmd").write_text("---\ntitle: News\ndescription: What is new\n---\n\n{{< include ../CHANGELOG.md >}}\n")
+    write(root / "nbs/howto/how.ipynb", title("How?"), cell("So.", "markdown"), cell("assert 1 + 1 == 2"))
     (root / "nbs/images/cell.png").write_bytes(b"picture")
     write(root / "nbs/index.ipynb", title("stpt2imc"), cell("Text, [a page](00_low.ipynb#more) and a picture.\n\n![A cell](images/cell.png)\n\n```sh\nls [x](images/none.png)\n```", "markdown"),
           cell("#| echo: true\nprint(1)", outputs=[text_output("1\n")]),
@@ -58,12 +60,13 @@ def house(tmp_path):
     (root / "stpt2imc/low.py").write_text('__all__ = ["f"]\ndef f():\n    "One."\n    return 1\n')
     (root / "stpt2imc/high.py").write_text("__all__ = []\nfrom .low import f\n")
     (root / "README.md").write_text(f"# stpt2imc\n[help](CONTRIBUTING.md#help) {site_link('low.html#f')}\n"); (root / "CONTRIBUTING.md").write_text("# Contributing\n## Help\n")
+    (root / "nbs/llms.txt").write_text(dc.llms(root), encoding="utf-8")
     return root
 
 def test_a_sound_house_passes(house):
     counts, problems, checks = dc.run(house, quick=True)
     assert not problems, "\n".join(problems)
-    assert (counts["notebooks"], counts["modules"], counts["imports between modules"], checks) == (3, 2, 1, 6)
+    assert (counts["notebooks"], counts["modules"], counts["imports between modules"], counts["tutorials and how-tos"], checks) == (4, 2, 1, 1, 11)
 
 def change(root, name, old, new):
     text = (root / name).read_text(encoding="utf-8")
@@ -74,6 +77,10 @@ def unlink(root):
     (root / "nbs/_quarto.yml").unlink(); shutil.copy(root / "_quarto.yml", root / "nbs/_quarto.yml")
 
 def site_link(page): return f"[x]({dc.settings(dc.ROOT)['doc_host'] + dc.settings(dc.ROOT)['doc_baseurl']}/{page})"
+
+def how(*cells): return lambda root: write(root / "nbs/howto/how.ipynb", title("How?"), *cells)
+
+def html(text): return extra(cell("x", outputs=[shown(**{"text/html": text})]))
 
 def extra(*cells, **kw): return lambda root: write(root / "nbs/01_high.ipynb", title("high"), cell("#| default_exp high\n#| export\n"), *cells, **kw)
 
@@ -110,6 +117,25 @@ FAULTS = {
     "broken HTML picture": (extra(cell('<img src="images/gone.png">', "markdown")), "images/gone.png: no such file"),
     "broken heading": (extra(cell("[x](00_low.ipynb#less)", "markdown")), "no such heading"),
     "broken README link": (lambda r: change(r, "README.md", "#help", "#hlep"), "README.md: CONTRIBUTING.md#hlep"),
+    "picture page not in sidebar": (lambda r: change(r, "nbs/sidebar.yml", "      - news.qmd\n", ""), "does not name news.qmd"),
+    "include of nothing": (lambda r: change(r, "nbs/news.qmd", "CHANGELOG", "GONE"), "news.qmd: includes ../GONE.md"),
+    "theme file missing": (lambda r: change(r, "_quarto.yml", "css: styles.css", "css: styles.css\n    theme:\n      light: [cosmo, gone.scss]"), "_quarto.yml names gone.scss"),
+    "filter missing": (lambda r: change(r, "_quarto.yml", "metadata-files", "filters: [gone.lua]\nmetadata-files"), "_quarto.yml names gone.lua"),
+    "how-to that is skipped": (lambda r: write(r / "nbs/howto/how.ipynb", cell("# How?\n\n> What.\n\n- skip_exec: true", "markdown"), cell("assert True")), "nbdev_test skips it"),
+    "how-to with a slow cell": (how(cell("#| slow\nassert 1"), cell("assert 1")), "runs only when asked for"),
+    "how-to that cannot fail": (how(cell("print(1)")), "nothing in it could fail"),
+    "module without a page": (lambda r: change(r, "nbs/sidebar.yml", "[00_low.ipynb, 01_high.ipynb]", "[01_high.ipynb]"), "1 public names have none"),
+    "name of no page in all": (lambda r: (r / "stpt2imc/all.py").write_text("from .low import f, _hidden\n"), "takes _hidden from low"),
+    "a marker misspelt": (extra(cell("Stain for pan-CK.", "markdown")), "'pan-CK' is called PanCK"),
+    "a program misspelt": (extra(cell("Open it in Napari, with numpy.", "markdown")), "'Napari' is called napari"),
+    "a name misspelt in the README": (lambda r: change(r, "README.md", "# stpt2imc", "# stpt2imc\nAn OME-Tiff."), "README.md: 'OME-Tiff' is called OME-TIFF"),
+    "picture from elsewhere": (html("<img src='https://x.org/a.png'>"), "the page would fetch https://x.org/a.png"),
+    "style from elsewhere": (html("<style>@import url(//x.org/a.css)</style>"), "the page would fetch //x.org/a.css"),
+    "script from elsewhere": (html("<script src=https://cdn.x.org/a.js></script>"), "the page would fetch https://cdn.x.org/a.js"),
+    "script of its own": (html("<script>let a = 1</script>"), "a script in an output"),
+    "badge from elsewhere": (extra(cell("![b](https://img.shields.io/b.svg)", "markdown")), "the page would fetch https://img.shields.io/b.svg"),
+    "stale llms.txt": (lambda r: change(r, "nbs/llms.txt", "f\n", "g\n"), "llms.txt is not in step"),
+    "new name not in llms.txt": (lambda r: change(r, "stpt2imc/low.py", '["f"]', '["f", "h"]'), "llms.txt is not in step"),
     "broken site link": (extra(cell(site_link("low.html") + site_link("gone.html"), "markdown")), "gone.html: the site has no such page"),
 }
 
@@ -119,6 +145,21 @@ def test_a_fault_is_noticed(house, name):
     fault(house)
     _, problems, _ = dc.run(house, quick=True)
     assert any(message in p for p in problems), problems
+
+# ---------------------------------------------------------------- what the pages say
+
+def test_names_in_code_and_addresses_are_left_alone():
+    assert not list(dc.misspelt("`numpy` and [a](https://napari.org/Napari) and ome.zarr in `x.ome.zarr`, stpt2imc, napari-ome-zarr\n\n```python\nimport numpy, PANCK\n```\n<img alt='NAPARI'>"))
+    assert list(dc.misspelt("pytorch and Ki-67")) == [("Ki-67", "Ki67"), ("pytorch", "PyTorch")]
+
+def test_links_to_other_hosts_are_no_requests():
+    assert dc.fetched("<a href='https://x.org/a'>x</a> <link rel=x href='https://x.org/b.css'> <img src='data:image/png;base64,AAAA'> url(#local)") == ["https://x.org/b.css"]
+
+def test_llms_lists_every_page_with_its_purpose(house):
+    text = dc.llms(house)
+    assert text.startswith("# stpt2imc\n\n> ") and "## API: Floor\n" in text
+    assert "- [low](https://stpt2imc.github.io/stpt2imc/low.html): What low is. `stpt2imc.low`: f\n" in text
+    assert "[News](https://stpt2imc.github.io/stpt2imc/news.html): What is new" in text
 
 # ---------------------------------------------------------------- pieces
 
@@ -138,7 +179,10 @@ def test_paths_inside_pictures_do_not_count():
 def test_process_and_readme(house):
     write(house / "nbs/01_high.ipynb", cell("No title here.", "markdown"))
     (house / "stpt2imc/high.py").unlink()
+    change(house, "stpt2imc/low.py", '["f"]', '["f", "g"]'); change(house, "stpt2imc/low.py", "def f", 'def g():\n    "Two."\ndef f') # the page does not show g
     site = dc.process(house, house.parent)
+    assert dc.check_shown(house, site) == ({"names shown": 2}, ["00_low.ipynb: g is not shown on its page"])
+    assert not dc.check_hosts(house, site)[1]
     _, problems = dc.check_pages(house, site)
     assert problems == ["01_high.ipynb: no title (`# Title`, then `> one sentence`)", "01_high.ipynb: no description (`# Title`, then `> one sentence`)"]
     assert not dc.check_links(house, site)[1]

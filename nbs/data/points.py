@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from pathlib import Path
 from stpt2imc.baselines import _usable, training_mean
-from stpt2imc.data import HeldOutSections, chunk_dataloaders, window
+from stpt2imc.data import HeldOutSections, chunk_dataloaders
 from stpt2imc.grid import ChunkGrid
 from stpt2imc.impute import impute
 from stpt2imc.phantom import Phantom
@@ -47,18 +47,6 @@ def phantom_store(work):
     if not path.exists(): convert(find_sections(phantom.write(work/'phantom')), path)
     return open_store(path), phantom
 
-def predict_windows(learn):
-    "The held-out section, imputed window by window as it was validated."
-    data, out = learn.dls.valid.dataset, np.zeros((len(learn.dls.store.panel), SIZE, SIZE), np.float32)
-    learn.model.eval()
-    for k in range(0, len(data.windows), 16):
-        items = list(range(k, min(k+16, len(data.windows))))
-        with torch.no_grad(): y = learn.dls.scales[1].decode(learn.model(learn.dls.scales[0].encode(data.batch(items)[0].as_subclass(torch.Tensor))).float()).numpy()
-        for image, i in zip(y, items):
-            y0, y1, x0, x1 = window(data.windows[i][1], data.size, SIZE, SIZE)
-            out[:, y0:y1, x0:x1] = image[:, :y1-y0, :x1-x0]
-    return out
-
 def on_phantom(out, work, name, seed, options, tag='main', epochs=8, lr=5e-3, chamfer=0):
     "One run: train on sections 1 to 3 in windows of 64 px, judge on section 4."
     if there(out, name, seed, tag): return
@@ -66,8 +54,9 @@ def on_phantom(out, work, name, seed, options, tag='main', epochs=8, lr=5e-3, ch
     dls = chunk_dataloaders(store, HeldOutSections([4], guard=0), bs=8, size=64, seed=seed, device='cpu', per_section='guard')
     start = time.process_time()
     learn = make(dls, seed, options)
-    if epochs: learn.fit_one_cycle(epochs, lr, cbs=[ChamferToNuclei(weight=chamfer)] if chamfer else [])
-    cpu, image, use, counts = time.process_time()-start, predict_windows(learn), store[4].on_pixels(_usable(store[4]), 0, SIZE), store[4].read('targets').astype(np.float32)
+    if chamfer: learn.add_cb(ChamferToNuclei(weight=chamfer))
+    if epochs: fit_timed(learn, epochs, lr)
+    cpu, image, use, counts = time.process_time()-start, impute(as_model(learn), store[4], tile=(512, 512), overlap=0, progress=False).read(0, SIZE, 0, SIZE), store[4].on_pixels(_usable(store[4]), 0, SIZE), store[4].read('targets').astype(np.float32)
     error = lambda p: ((p-counts[:, use])**2).mean(1)
     total, each = explained(error(image[:, use]), error(training_mean(store, [1, 2, 3])[:, None]), error(phantom.oracle(4)[:, use]))
     r = {}
