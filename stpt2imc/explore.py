@@ -260,6 +260,7 @@ class ChunkView:
         self.store, self.side = store if isinstance(store, Store) else open_store(store), side
         self.sources = {str(name): _source(name, given) for name, given in (models or {}).items()}
         self.cache, self._numbers, self.errors, self.failures = _Cache(cache_mb*1e6), {}, {}, {}
+        if not len(self.store.panel): raise InputError(f'{self.store.path.name} has no IMC panel: there is nothing to compare with. Explore a store with at least one measured section')
         first = next((s for s in self.store if s.targets is not None), next(iter(self.store)))
         depth = split_channel(self.store.input_names[0])[1]
         self.state = ViewState(first.number, self.tissue_chunks(first)[0], (self.store.panel.names[0],), tuple([n for n in self.store.input_names if split_channel(n)[1] == depth][:4]), tuple(self.sources))

@@ -499,7 +499,8 @@ def check_pages(root, site):
 
 def check_live(root, site):
     "No processed page holds a live widget or its state: without a kernel it is an empty box."
-    alive = [p for p in notebooks(site) if "widget-view+json" in (text := p.read_text(encoding="utf-8")) or "widget-state+json" in text]
+    live = lambda nb: "widgets" in nb["metadata"] or any("widget-view+json" in mime for c in nb["cells"] for o in c.get("outputs", []) for mime in o.get("data", {}))
+    alive = [p for p in notebooks(site) if live(load(p))]
     return {}, [f"{p.relative_to(site)}: a live widget, empty on a page: end the cell in a still picture, such as ex.snapshot()" for p in alive]
 
 def check_shown(root, site):
