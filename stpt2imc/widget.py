@@ -522,6 +522,7 @@ def arm(self:_Panel,
        ):
     "Fall back to the plain image if the live one does not start."
     if self.map_live is None or self.ready: return
+    if self.timer is not None: self.timer.cancel()
     def _late():
         if not self.ready: self._show_base(True)
     self.timer = threading.Timer(seconds, _late); self.timer.daemon = True; self.timer.start()
