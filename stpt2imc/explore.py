@@ -136,6 +136,7 @@ class _Network:
         parts = [_weights_hash(m.module) for m in getattr(self.model, 'members', [self.model])]
         return dict(model=self.config['model'], train_sections=self.config.get('train_sections'), weights_sha256=parts if len(parts) > 1 else parts[0])
 
+# %% ../nbs/23_explore.ipynb #9ae5caae
 class _Files:
     "Imputations that were written before, by section."
     uncertain, scale = False, None
@@ -152,6 +153,7 @@ class _Files:
         meta = next(iter(self.sections.values())).meta
         return dict(model=self.config['model'], train_sections=self.config.get('train_sections'), weights_sha256=meta.get('weights_sha256'), imputed_sections=sorted(self.sections))
 
+# %% ../nbs/23_explore.ipynb #6ab33ece
 def _source(name, given):
     "The source of imputations that `given` means."
     if isinstance(given, (_Network, _Files)): return given
@@ -301,6 +303,7 @@ def _rich(self:ChunkView, section): # the marker with most contrast between 16 p
     blocks = section.overview('targets')
     return [self.store.panel.names[int(np.argmax(blocks.std((1, 2))))]]
 
+# %% ../nbs/23_explore.ipynb #716b9a03
 @patch
 def checked(self:ChunkView,
             **changes, # to the fields of the state
@@ -326,6 +329,7 @@ def checked(self:ChunkView,
     if new['scale'] == 'training' and not any(self.sources[m].scale for m in new['models']): raise InputError('the training scale is that of a model, and none is shown: choose counts or the report scale')
     return ViewState(**new)
 
+# %% ../nbs/23_explore.ipynb #7cab4b6d
 @patch
 def set(self:ChunkView,
         **changes, # to the fields of `ViewState`
@@ -396,6 +400,7 @@ def report_scale(self:ChunkView,
     train = [n for n in (self.sources[model].config.get('train_sections') if model else None) or ends if n in ends] or list(ends)
     return ReportScale(min(ends[n][0] for n in train), max(ends[n][1] for n in train))
 
+# %% ../nbs/23_explore.ipynb #67e84879
 @patch
 def _encode(self:ChunkView, marker, counts): # (h, w) counts on the scale that is shown
     s, first = self.state, self.state.models[0] if self.state.models else None
@@ -439,6 +444,7 @@ def _score(self:ChunkView, marker, name, wait=True): # dict, or None where a par
     self.cache.put(key, out, 200)
     return out
 
+# %% ../nbs/23_explore.ipynb #f1ac62b2
 @patch
 def scores(self:ChunkView)->pd.DataFrame: # a row per marker and model: MSE on the report's scale, Pearson's r of log counts at pixel and at s2
     "What the captions say, as a table; models that do not cover the section are left out."
@@ -596,6 +602,7 @@ def layout(self:ChunkView)->list[list]: # rows of (kind of panel, model or None,
             rows.append([(kind, None, marker) if i == 0 else None for kind in own]+([(kind, m, marker) if kind != 'uncertainty' or self.sources[m].uncertain else None for kind in wide] if m else []))
     return rows
 
+# %% ../nbs/23_explore.ipynb #143e6e94
 @patch
 def _composite(self:ChunkView): # (h, w, 3) uint8 of the chosen channels, and their colours
     pair, s, out = self.pair(), self.state, 0
@@ -618,6 +625,7 @@ def _channel_words(self:ChunkView, colours): # names in their colours; the depth
 def _bars(self:ChunkView, low, high, cmap, how='linear'): # (colours, labels) of a colour bar
     return coloured(stretched(np.linspace(low, high, 256), low, high, how, self.state.gamma)[None], cmap), [f'{v:.3g}'.replace('-', '−') for v in (low, high)]
 
+# %% ../nbs/23_explore.ipynb #9e78ff22
 @patch
 def _no_image(self:ChunkView, marker, name): # why there is none, or ''
     source, section = self.sources.get(name), self.section
@@ -693,6 +701,7 @@ def png(self:ChunkView,
 @patch
 def _repr_jpeg_(self:ChunkView): return self.snapshot()._repr_jpeg_()
 
+# %% ../nbs/23_explore.ipynb #dfd012bd
 @patch
 def pixel_at(self:ChunkView,
              x:float, # across the picture, 0 to 1 from the left
@@ -730,6 +739,7 @@ def error_map(self:ChunkView,
     table = self.errors.get((name, self.state.section))
     return np.full(self.section.grid.shape, np.nan) if table is None else table[..., self.store.panel.index(marker or self.state.markers[0])]
 
+# %% ../nbs/23_explore.ipynb #3654cabb
 @patch
 def unknown_errors(self:ChunkView,
                    name:str, # of a model
@@ -805,6 +815,7 @@ def overview(self:ChunkView,
     if words: pen.text((m+5, m+h-5), words, fill='white', font=_font(side//28), anchor='ls', stroke_width=2, stroke_fill='black')
     return Still(np.asarray(out))
 
+# %% ../nbs/23_explore.ipynb #ee326d90
 @patch
 def _numbers_at(self:ChunkView, pen, at, rows, cols, step, side):
     font, every = _font(side//26), next(k for k in (1, 2, 5, 10, 20, 50, 100, 1000) if k*step >= side/12)
@@ -875,6 +886,7 @@ _EDGE = [matplotlib.patheffects.withStroke(linewidth=2.5, foreground='black')]
 _METADATA = {'.png': lambda title, text: dict(Title=title, Description=text, Software=f'stpt2imc {__version__}'), '.svg': lambda title, text: dict(Title=title, Description=text, Creator=f'stpt2imc {__version__}', Date=None),
              '.pdf': lambda title, text: dict(Title=title, Subject=text, Creator=f'stpt2imc {__version__}', CreationDate=None)}
 
+# %% ../nbs/23_explore.ipynb #fe749da7
 @patch
 def figure(self:ChunkView)->Picture: # figures 4 to 7 of the report
     "Imputed (left) beside measured (right) for the markers that are shown, with MSE and correlations below."
@@ -901,6 +913,7 @@ def _finish(self:ChunkView, fig, row, marker): # colour bar and scale bar of a r
     h, w = self.chunk.shape
     row[0].add_patch(Rectangle((w*.04, h*.95), px, h*.015, color='white', path_effects=_EDGE)); row[0].text(w*.04, h*.93, f'{um} µm', color='white', fontsize=8, va='bottom', path_effects=_EDGE)
 
+# %% ../nbs/23_explore.ipynb #de9af916
 @patch
 def savefig(self:ChunkView,
             path, # '.png', '.svg' or '.pdf'
@@ -967,6 +980,7 @@ def explore_table(found:dict, # saved by `bench_explore`
     rows = [(what, f"{found[f'{k}_ms']:.0f} ms", f"{found[f'{k}_cpu_ms']:.0f} ms") for what, k in steps]+[(what, f'{found[k]:.0f} MB', '') for what, k in memory]
     return pd.DataFrame(rows, columns=['step', 'median', 'median CPU time']).set_index('step')
 
+# %% ../nbs/23_explore.ipynb #cf762a78
 def main(argv=None, # list of arguments; None: those of the shell
         )->dict: # as from `bench_explore`
     "`python -m stpt2imc.explore`: what a step of the explorer costs, printed and saved."
