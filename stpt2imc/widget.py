@@ -74,6 +74,7 @@ def _run(self:Runner):
         self._compute(*job)
         if job[0]: self._tell(True)
 
+# %% ../nbs/23a_widget.ipynb #00b66295
 @patch
 def _tell(self:Runner, new):
     if (done := self.done()) is not None: done(new)
@@ -177,6 +178,7 @@ def attempt(self:ChunkExplorer,
     except OSError as e: self.message = f'{e.strerror or e}: {e.filename or ""}'; return False
     return True
 
+# %% ../nbs/23a_widget.ipynb #2e9c7c89
 @patch
 def go(self:ChunkExplorer,
        address, # '2/3'
@@ -201,6 +203,7 @@ def next_random(self:ChunkExplorer)->ChunkExplorer: # itself
     new = [a for a in chunks if a not in self.visited[self.view.state.section]] or [a for a in chunks if a != self.view.state.address] or chunks
     return self.go(new[self._random.integers(len(new))])
 
+# %% ../nbs/23a_widget.ipynb #41090460
 @patch
 def snapshot(self:ChunkExplorer)->Still: # shows itself
     "The view as a still picture, with all imputations."
@@ -239,6 +242,7 @@ def save_bookmarks(self:ChunkExplorer,
     pd.DataFrame(self.bookmarks, columns=['section', 'chunk', 'markers', 'models', 'note', 'state']).to_csv(path, index=False)
     return path
 
+# %% ../nbs/23a_widget.ipynb #d6902ff2
 @patch
 def load_bookmarks(self:ChunkExplorer,
                    path, # '.csv', written by `save_bookmarks`
@@ -303,6 +307,7 @@ _STYLE = """
 .stpt2imc-mark {position: absolute; width: 11px; height: 11px; margin: -6px 0 0 -6px; border: 1.5px solid white; border-radius: 50%; outline: 1.5px solid black; pointer-events: none}
 """
 
+# %% ../nbs/23a_widget.ipynb #f784eaa0
 def _canvas(png, width, alt, act): # a live canvas if anywidget is there, else None
     if anywidget is None: return None
     class Canvas(anywidget.AnyWidget):
@@ -416,6 +421,7 @@ def _contrast(self:_Panel):
     row = lambda *children: w.HBox(children, layout=w.Layout(flex_flow='row wrap'))
     return w.VBox([row(c['scale'], c['stretch'], c['gamma'], c['colours']), row(c['limits'], c['percent'], c['pixel']), c['limits of'], self._shown()])
 
+# %% ../nbs/23a_widget.ipynb #d063818e
 @patch
 def _shown(self:_Panel): # which panels
     def _toggle(kind, on): self.ex.set(panels=[p for p in PANELS if (on if p == kind else p in self.ex.view.state.panels)])
@@ -430,6 +436,7 @@ def _set_limits(self:_Panel, text): # of all markers that are shown
 @patch
 def _set_pixel(self:_Panel, text): self.ex.set(pixel=[n.strip() for n in text.replace('/', ',').split(',')] if text.strip() else None)
 
+# %% ../nbs/23a_widget.ipynb #a01f3cb8
 @patch
 def _stpt(self:_Panel): # depth, and a button for each channel in its colour
     ex, names = self.ex, self.ex.view.store.input_names
@@ -447,6 +454,7 @@ def _set_depth(self:_Panel, depth): # the same colours at another depth
     colours = {split_channel(n)[0] for n in self.ex.view.state.channels}
     self.ex.set(channels=[n for n in names if split_channel(n)[1] == depth and split_channel(n)[0] in colours][:4])
 
+# %% ../nbs/23a_widget.ipynb #47096cb1
 @patch
 def _models(self:_Panel):
     ex = self.ex
@@ -455,7 +463,7 @@ def _models(self:_Panel):
     about = [f'<b>{html.escape(m)}</b>: {html.escape(str(s.config.get("model")))}, trained on sections {s.config.get("train_sections")}' for m, s in ex.view.sources.items()]
     return w.VBox([w.HBox([self.controls['model', m] for m in ex.view.sources], layout=w.Layout(flex_flow='row wrap')), _label('<br>'.join(about) or "none: ChunkExplorer(store, {'U-Net': 'folder of a model'})")])
 
-# %% ../nbs/23a_widget.ipynb #d063818e
+# %% ../nbs/23a_widget.ipynb #9a38f15f
 @patch
 def _curtain(self:_Panel):
     self.curtain = w.HTML()
@@ -475,6 +483,7 @@ def _bookmarks(self:_Panel):
 def _list_bookmarks(self:_Panel):
     self.controls['bookmarks'].options = [('go to ...', -1), *((f"{b['section']}, {b['chunk']} {b['markers']}: {b['note']}"[:80], i) for i, b in enumerate(self.ex.bookmarks))]
 
+# %% ../nbs/23a_widget.ipynb #b441ae01
 @patch
 def _files(self:_Panel):
     ex, c = self.ex, self.controls
@@ -507,6 +516,7 @@ def _sheet_event(self:_Panel, content):
     if content['kind'] == 'click': self.ex.attempt(pixel=pixel)
     else: self._read(pixel)
 
+# %% ../nbs/23a_widget.ipynb #7b33f9f6
 @patch
 def _show_base(self:_Panel, base): # the plain image and the sliders, or the live canvas
     for still, png in ((self.map_still, self.ex.overview_png), (self.sheet_still, self.ex.png)):
@@ -527,7 +537,7 @@ def arm(self:_Panel,
         if not self.ready: self._show_base(True)
     self.timer = threading.Timer(seconds, _late); self.timer.daemon = True; self.timer.start()
 
-# %% ../nbs/23a_widget.ipynb #7b33f9f6
+# %% ../nbs/23a_widget.ipynb #92539463
 @patch
 def refresh(self:_Panel):
     "Bring everything on screen in step with the state."
@@ -555,6 +565,7 @@ def _pictures(self:_Panel):
         if (live is None or still.layout.display != 'none') and still.value != png: still.value = png
     if self.sheet_live is not None: self.sheet_live.boxes = [list(b) for b, p in zip(self.ex.view.sheet.boxes, [p for row in self.ex.view.layout for p in row]) if p is not None]
 
+# %% ../nbs/23a_widget.ipynb #6617f6dd
 @patch
 def _score_line(self:_Panel): # what the captions say, in words
     view, s = self.ex.view, self.ex.view.state
