@@ -4,20 +4,20 @@
 
 # %% auto #0
 __all__ = ['log', 'Fit', 'fit_from_dict', 'resize_matrix', 'TurnedImage', 'whole_counts', 'FittedImage', 'choose_fit',
-           'informative_channels', 'Picture', 'PairReport', 'check_pair']
+           'informative_channels', 'PairReport', 'check_pair']
 
 # %% ../nbs/03_align.ipynb #c5df77c0
-import html, io, logging, math, shutil, tempfile, threading
+import html, logging, math, shutil, tempfile, threading
 import numpy as np, pandas as pd
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from matplotlib.figure import Figure
 from scipy import fft
 from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
 from scipy.sparse import csr_matrix
 from skimage.filters import threshold_otsu
 from fastcore.basics import patch
 from .grid import InputError
+from .picture import Picture, red, styled, thumbnail
 from .section import ImageSource
 
 # %% ../nbs/03_align.ipynb #1f0c872c
@@ -549,20 +549,6 @@ def _fit_named(one, named, frame): # the measured fit under its simplest name
     return Fit(kind, scales if kind == 'scale' else (1., 1.), one.turn, one.flip, shift), name
 
 # %% ../nbs/03_align.ipynb #5f19c999
-class Picture(Figure):
-    "A matplotlib figure that shows itself in any notebook, whether pyplot was used before or not."
-    def __init__(self,
-                 figsize=(5, 3), # inches
-                 dpi:float=70, # pixels per inch
-                 **kwargs, # to matplotlib's `Figure`
-                ):
-        super().__init__(figsize=figsize, dpi=dpi, **kwargs)
-
-    def _repr_jpeg_(self):
-        out = io.BytesIO()
-        self.savefig(out, format='jpeg')
-        return out.getvalue()
-
 @dataclass(eq=False)
 class PairReport:
     "What `check_pair` measured; prints as a table, draws itself with `show`."
@@ -605,10 +591,11 @@ def __repr__(self:PairReport):
 
 @patch
 def _repr_html_(self:PairReport):
-    red = ''.join(f'<p style="color:#c00"><b>{html.escape(w)}</b></p>' for w in self.warnings)
-    return f'<p>{html.escape(self.summary)}</p>{red}{self.table.head(8).to_html(index=False, na_rep="-", float_format=lambda v: f"{v:.3g}")}'
+    picture = thumbnail(self.show().data('jpeg'), f'{self.roles[0]} in green over {self.roles[1]} in magenta, by the best fit and by the resize of the report, section {self.section}', 260)
+    return f'<p>{html.escape(self.summary)}</p>{red(self.warnings)}{picture}{self.table.head(8).to_html(index=False, na_rep="-", float_format=lambda v: f"{v:.3g}")}'
 
 @patch
+@styled
 def show(self:PairReport)->Picture: # a matplotlib figure
     "Both images over each other, IMC magenta and STPT green, with their outlines: by the best fit, and by the report's resize."
     (stpt, mine, b), (imc, theirs, c) = self.views

@@ -11,7 +11,7 @@ from .scale import CountScale, GuardedScale, ReportScale, Scale, SectionScale, h
 from .clean import CleanedImage, HotPixels, MissingTiles, Shading, Spillover, Stripes, clean, read_spillover, step_from_dict
 from .store import ChunkPair, Picture, Store, StoredSection, convert, open_store
 from .data import ChunkDataset, FlipTurn, HeldOutSections, IMCImage, MarkerSampler, RandomChunks, STPTImage, ScaleCounts, TissueSampler, chunk_dataloaders, fit_scales
-from .augment import AddStripes, ChannelGain, DropChannels, Elastic, TileGain
+from .augment import AddStripes, ChannelGain, DropChannels, Elastic, TileGain, channel_groups
 from .unet import UNet, adapt, describe, fit_shortcut
 from .render import render_points
 from .pointset import PointSetDecoder, PointSetGen, layer_table
@@ -24,14 +24,17 @@ from .recipe import Settings, epochs_of, recommended, settings_for, settings_tab
 from .pointlearn import AutocastCPU, ChamferToNuclei, point_set, pointset_learner
 from .tune import SPACE, plot_tuned, tune
 from .impute import Imputed, impute, open_imputed
+from .export import Exported, export_ome_tiff, export_ome_zarr, provenance
 from .baselines import BASELINES, CONTROLS, OWN, Boost, Lookup, Ridge, blurred_features, fit_baselines, fit_ridge, training_mean
 from .score import METRICS, Moments, box_means, explained, measure, ms_ssim, over_seeds, score, summary, thin, worst
 from .card import VERDICTS, ReportCard, cell_scores, coverage, registration, report_card, seam, segment_nuclei, tile_difference
 from .tasks import TASKS, baseline_table, benchmark_baselines, control_scores, cut_field, open_task, planted_ranks
 from .models import MonaiUNet, benchmark_models, models_table
 from .ablation import VARIANTS, ablate_unet
-from .importance import channel_importance, plot_importance
-from .plot import chunk_mse, composite, plot_losses, plot_overview, plot_reconstruction, plot_scores
+from .importance import channel_importance, colours_and_depths, plot_importance
+from .picture import COLOURS, composite, scale_bar, style, thumbnail
+from .plot import chunk_mse, plot_comparison, plot_losses, plot_markers, plot_overview, plot_pair, plot_reconstruction, plot_scores, plot_section
+from .figures import calibration, paired, plot_calibration, plot_points, plot_scales, plot_training
 from .bench import bench_convert, bench_io, bench_loader, bench_render, convert_table, drop_cache, io_table, plot_io, plot_render, render_table
 from .cli import demo, show_versions
 

@@ -268,6 +268,17 @@ def _impute(args):
     return dict(imputed=args.out, section=imputed.section, markers=imputed.panel.names, shape=list(imputed.shape))
 
 # %% ../nbs/31_cli.ipynb #bc8cccb0
+def _export(args):
+    "An imputed section for viewers: OME-Zarr, or OME-TIFF where the name says so."
+    from stpt2imc.export import export_ome_tiff, export_ome_zarr
+    from stpt2imc.impute import open_imputed
+    tiff = Path(args.out).suffix.lower() in ('.tif', '.tiff')
+    if tiff and args.version: raise InputError(f'--ome-zarr is a version of OME-Zarr, and {args.out} is a TIFF: leave it out')
+    options = dict(markers=args.markers or None, overwrite=args.overwrite)
+    made = export_ome_tiff(open_imputed(args.imputed), args.out, **options) if tiff else export_ome_zarr(open_imputed(args.imputed), args.out, version=args.version or '0.4', **options)
+    print(made)
+    return dict(exported=args.out, imputed=args.imputed)
+
 def _score(args):
     from stpt2imc.impute import open_imputed
     from stpt2imc.score import score, summary, worst
@@ -391,6 +402,9 @@ def parser()->argparse.ArgumentParser: # with one subcommand per job
     p.add_argument('--trials', type=int, default=30, help='in all'); p.add_argument('--steps', type=int, default=300, help='of each trial'); p.add_argument('--seed', type=int, default=0, help='of the search'); p.add_argument('--timeout', type=float, help='seconds after which no new trial begins'); p.add_argument('--storage', help="file ('*.journal', '*.db') that is continued, and shared by several workers")
     p = _add('impute', _impute, 'Impute a whole section.')
     p.add_argument('model', help='written by train'); p.add_argument('store', help='written by convert'); p.add_argument('section', help='number or name'); p.add_argument('out', help="folder to write, usually '*.ome.zarr'"); p.add_argument('--overwrite', action='store_true', help='replace it')
+    p = _add('export', _export, 'Write an imputed section for napari, QuPath and others: OME-Zarr, or OME-TIFF if the name ends in .tif.')
+    p.add_argument('imputed', help='written by impute'); p.add_argument('out', help="'*.ome.zarr' or '*.ome.tif'"); p.add_argument('--ome-zarr', dest='version', choices=('0.4', '0.5'), help='version of OME-Zarr; default 0.4, which most viewers read')
+    p.add_argument('--markers', type=_names, help='which, separated by commas; default: all'); p.add_argument('--overwrite', action='store_true', help='replace it')
     p = _add('score', _score, 'Score an imputed section beside its baselines.')
     p.add_argument('imputed', help='written by impute'); p.add_argument('store', help='written by convert'); p.add_argument('section', help='number or name')
     p.add_argument('--gaussian', type=float, nargs='*', default=[], help='score blurred by these sigmas too, px'); p.add_argument('--transform', choices=('log1p', 'linear'), default='log1p', help='of counts before correlating')

@@ -421,6 +421,22 @@ class _ChunkLoader(TfmdDL):
         super().before_iter()
         self.dataset.epoch += 1
 
+    def _names(self): return dict(names=self.dataset.store.panel.names, input_names=self.dataset.store.input_names)
+
+    def show_batch(self,
+                   *args, # to fastai's `TfmdDL.show_batch`
+                   **kwargs, # likewise; also markers=['PanCK', 'CD3']
+                  ):
+        "Draw a batch, with the names of its channels."
+        return super().show_batch(*args, **{**self._names(), **kwargs})
+
+    def show_results(self,
+                     *args, # to fastai's `TfmdDL.show_results`
+                     **kwargs, # likewise; also markers=['PanCK', 'CD3']
+                    ):
+        "Draw a batch with its predictions, with the names of its channels."
+        return super().show_results(*args, **{**self._names(), **kwargs})
+
     def wif(self):
         "Make a worker ready to read."
         blosc.use_threads = False
@@ -535,15 +551,28 @@ def chunk_dataloaders(store, # a `Store`
     return dls
 
 # %% ../nbs/10_data.ipynb #269c09ba
-def _rows(images, titles, max_n, figsize):
-    "One row of axes per sample."
-    n = min(len(images[0]), max_n)
-    axes = get_grid(n*len(images), nrows=n, ncols=len(images), figsize=figsize or (2.4*len(images), 2.4*n))
+def _plain(images): return [i.as_subclass(torch.Tensor).float().cpu().numpy() for i in images]
+
+def _pick(names, asked, images, n): # positions of the channels to show
+    if not asked: return np.argsort(-np.mean([i.var((1, 2)) for i in images], 0))[:n].tolist()
+    wrong = [m for m in asked if m not in names]
+    if wrong: raise InputError(f"no channel {wrong[0]!r} in this batch: there are {', '.join(map(str, names))}")
+    return [names.index(m) for m in asked]
+
+def _rows(inputs, targets, outs, max_n, figsize, markers, names, input_names):
+    "One row of axes per sample: an input, then every marker, measured and imputed."
+    n = min(len(inputs), max_n)
+    inputs, targets, outs = (None if o is None else _plain(o[:n]) for o in (inputs, targets, outs))
+    names, input_names = names or [f'marker {i}' for i in range(len(targets[0]))], input_names or [f'channel {i}' for i in range(len(inputs[0]))]
+    light, chosen = _pick(input_names, None, inputs, 1)[0], _pick(names, markers, targets, 2)
+    span = lambda images, c, low: (low and np.percentile([i[c] for i in images], low), max(np.percentile([i[c] for i in images], 99.8), 1e-6))
+    columns = [(inputs, light, STPTImage.cmap, span(inputs, light, .2), input_names[light])]
+    for c in chosen: columns += [(o, c, IMCImage.cmap, span(targets, c, 0), f'{names[c]}, {word}') for o, word in ((targets, 'measured'), (outs, 'imputed')) if o is not None]
+    axes = get_grid(n*len(columns), nrows=n, ncols=len(columns), figsize=figsize or (2.2*len(columns), 2.2*n+.2))
     for i in range(n):
-        best = None
-        for ax, column, title in zip(axes[i*len(images):], images, titles):
-            if isinstance(column[i], IMCImage) and best is None: best = int(column[i].as_subclass(torch.Tensor).float().flatten(1).std(1).argmax())
-            column[i].show(ctx=ax, channel=best if isinstance(column[i], IMCImage) else None, title=title if i == 0 else None)
+        for ax, (images, c, cmap, (low, high), title) in zip(axes[i*len(columns):], columns):
+            ax.imshow(images[i][c], cmap=cmap, vmin=low, vmax=high); ax.axis('off')
+            if i == 0: ax.set_title(title, fontsize=9)
     return axes
 
 @dispatch
@@ -553,10 +582,13 @@ def show_batch(x:STPTImage, # batch of inputs
                ctxs=None, # not used: the axes are made here
                max_n=4, # rows at most
                figsize=None, # inches
+               markers=None, # names of markers to show; None: the two with most signal
+               names=None, # of all markers; the loader knows them
+               input_names=None, # of all inputs; the loader knows them
                **kwargs, # passed on by fastai, not used
               ):
-    "fastai's `show_batch` for pairs: input and target side by side."
-    return _rows([samples.itemgot(0), samples.itemgot(1)], ('STPT', 'IMC'), max_n, figsize)
+    "fastai's `show_batch` for pairs: an input and some markers side by side; raises `InputError` for a marker that is not there."
+    return _rows(samples.itemgot(0), samples.itemgot(1), None, max_n, figsize, markers, names, input_names)
 
 @dispatch
 def show_results(x:STPTImage, # batch of inputs
@@ -566,7 +598,10 @@ def show_results(x:STPTImage, # batch of inputs
                  ctxs=None, # not used: the axes are made here
                  max_n=4, # rows at most
                  figsize=None, # inches
+                 markers=None, # names of markers to show; None: the two with most signal
+                 names=None, # of all markers; the loader knows them
+                 input_names=None, # of all inputs; the loader knows them
                  **kwargs, # passed on by fastai, not used
                 ):
-    "fastai's `show_results` for pairs: input, target and prediction side by side."
-    return _rows([samples.itemgot(0), samples.itemgot(1), outs.itemgot(0)], ('STPT', 'IMC', 'imputed'), max_n, figsize)
+    "fastai's `show_results` for pairs: an input, and some markers measured and imputed with the same limits; raises `InputError` for a marker that is not there."
+    return _rows(samples.itemgot(0), samples.itemgot(1), outs.itemgot(0), max_n, figsize, markers, names, input_names)

@@ -137,3 +137,35 @@ def within(self:ChunkGrid,
         a, b = (lo-self.margin)//self.size, -(-(hi-self.margin)//self.size)
         return range(max(a, 0)+self.first, min(b, count)+self.first) if hi > lo else ()
     return [self[r, c] for r in _span(y0, y1, self.shape[0]) for c in _span(x0, x1, self.shape[1])]
+
+# %% ../nbs/00_grid.ipynb #4d0a41cf
+@patch
+def _repr_html_(self:Chunk):
+    (y0, x0), (y1, x1) = self.corners
+    return f'<div><b>chunk {self.name}</b>: rows {y0} to {y1}, columns {x0} to {x1} ({self.shape[0]} x {self.shape[1]} px)</div>'
+
+def _boxes(grid, side): # rectangles of an SVG, `side` units for the longer edge of the image
+    scale = side/max(grid.height, grid.width)
+    for c in grid:
+        colour = '#E69F00' if min(c.shape) < grid.size else '#56B4E9'
+        yield f'<rect x="{c.x0*scale:.1f}" y="{c.y0*scale:.1f}" width="{c.shape[1]*scale:.1f}" height="{c.shape[0]*scale:.1f}" fill="{colour}" fill-opacity=".45" stroke="currentColor" stroke-width=".3"/>'
+
+def _wire(grid, side): # the same as four shapes, for grids of thousands
+    scale, (rows, cols), m = side/max(grid.height, grid.width), grid.shape, grid.margin
+    (y0, x0), (y1, x1) = (m, m), (grid.height-m, grid.width-m)
+    cut = [min(m+n*grid.size, end) for n, end in ((rows-1, y1), (cols-1, x1))]
+    yield f'<rect x="{x0*scale:.1f}" y="{y0*scale:.1f}" width="{(x1-x0)*scale:.1f}" height="{(y1-y0)*scale:.1f}" fill="#56B4E9" fill-opacity=".45"/>'
+    if y1-cut[0] < grid.size: yield f'<rect x="{x0*scale:.1f}" y="{cut[0]*scale:.1f}" width="{(x1-x0)*scale:.1f}" height="{max((y1-cut[0])*scale, 1):.1f}" fill="#E69F00"/>'
+    if x1-cut[1] < grid.size: yield f'<rect x="{cut[1]*scale:.1f}" y="{y0*scale:.1f}" width="{max((x1-cut[1])*scale, 1):.1f}" height="{(y1-y0)*scale:.1f}" fill="#E69F00"/>'
+    lines = ''.join(f'M{x0*scale:.1f} {(m+k*grid.size)*scale:.1f}H{x1*scale:.1f}' for k in range(rows))+''.join(f'M{(m+k*grid.size)*scale:.1f} {y0*scale:.1f}V{y1*scale:.1f}' for k in range(cols))
+    yield f'<path d="{lines}" stroke="currentColor" stroke-width=".3" fill="none"/>'
+
+@patch
+def _repr_html_(self:ChunkGrid):
+    (rows, cols), last, side = self.shape, self.first-1, 220
+    scale = side/max(self.height, self.width)
+    words = f'{rows} x {cols} chunks of {self.size} px over {self.height} x {self.width} px, from {self.first}/{self.first} to {rows+last}/{cols+last}'+(f', {self.margin} px left out on every side' if self.margin else '')
+    short = [f'{n} of {e} px' for n, e in (('last row', (self.height-2*self.margin)%self.size), ('last column', (self.width-2*self.margin)%self.size)) if e]
+    shapes = ''.join((_boxes if len(self) <= 100 else _wire)(self, side))
+    return (f'<div>{words}{"; " if short else ""}{", ".join(short)}<br><svg role="img" aria-label="Grid of {words}" width="{self.width*scale+4:.0f}" height="{self.height*scale+4:.0f}" viewBox="-2 -2 {self.width*scale+4:.0f} '
+            f'{self.height*scale+4:.0f}"><rect width="{self.width*scale:.1f}" height="{self.height*scale:.1f}" fill="none" stroke="currentColor" stroke-width=".8"/>{shapes}</svg></div>')

@@ -15,7 +15,9 @@ from tqdm.auto import tqdm
 from fastcore.basics import patch
 from . import __version__
 from .grid import ChunkGrid, InputError
+from .picture import card, composite, distinct_channels, mixed_names, thumbnail
 from .section import Panel
+from .layout import OVERVIEW
 from .store import CHUNK, create_array, ome_attributes
 from .train import load_model
 
@@ -78,6 +80,12 @@ def round_bits(x:np.ndarray, # float32
     return ((i+np.uint32(1 << (drop-1))) & np.uint32(0xFFFFFFFF << drop & 0xFFFFFFFF)).view(np.float32)
 
 # %% ../nbs/20_impute.ipynb #52d5c6a1
+def _block_means(rows): # (m, rows, w) -> (m, ceil(rows/16), ceil(w/16)); the last blocks may be smaller
+    starts = [np.arange(0, n, OVERVIEW) for n in rows.shape[1:]]
+    sums = np.add.reduceat(np.add.reduceat(rows, starts[0], 1, dtype=np.float32), starts[1], 2)
+    sizes = [np.diff([*s, n]) for s, n in zip(starts, rows.shape[1:])]
+    return sums/np.outer(*sizes).astype(np.float32)
+
 class Imputed:
     "An imputed section: `counts` is a Zarr array (m, h, w) of expected counts per pixel."
     def __init__(self, group):
@@ -110,7 +118,24 @@ class Imputed:
         c = self.grid[address]
         return self.read(c.y0, c.y1, c.x0, c.x1)
 
+    def overview(self)->np.ndarray: # (m, ceil(h/16), ceil(w/16)) float32
+        "Means of 16 px blocks: the whole imputed section at a glance; where the file has none they are computed anew."
+        return self.group['overview'][:] if 'overview' in self.group else np.concatenate([_block_means(self.read(y, y+CHUNK)) for y in range(0, self.shape[0], CHUNK)], 1)
+
     def __repr__(self): return f"Imputed section {self.section}: {len(self.panel)} markers, {self.shape[0]} x {self.shape[1]} px, by {self.config['model']} trained on sections {self.config['train_sections']}"
+
+# %% ../nbs/20_impute.ipynb #ea8c709d
+@patch
+def _repr_html_(self:Imputed):
+    seen, model = self.overview(), self.config
+    chosen = distinct_channels(seen)
+    names, um = mixed_names([self.panel.names[c] for c in chosen]), self.meta.get('pixel_um')
+    picture = thumbnail(composite(seen[chosen], np.maximum(np.percentile(seen[chosen], 99.8, axis=(1, 2)), 1e-3)), f'Imputed markers of section {self.section}: {names}', 150)
+    rows = [('size', f'{self.shape[0]} x {self.shape[1]} px'+(f' of {um:g} um' if um else '')), ('markers', f'{len(self.panel)}: {", ".join(self.panel.names)}'), ('shown', names), ('units', self.meta['units']),
+            ('model', f"{model['model']}, trained on sections {', '.join(map(str, model['train_sections']))}"), ('weights', self.meta['weights_sha256'][:12]), ('store', self.meta['store'])]
+    doubts = [] if um else ['the pixel size is not known']
+    if self.section in model['train_sections']: doubts.append(f'the model was trained on section {self.section}: no score of it says how good the model is')
+    return card(f'Imputed section {self.section}', rows, ['imputed: a prediction, not a measurement', *doubts], [picture])
 
 # %% ../nbs/20_impute.ipynb #c3241c48
 def open_imputed(path, # folder written by `impute`
@@ -172,8 +197,10 @@ def impute(model, # folder of a saved model, an `ImputationModel` or an `Ensembl
         shutil.rmtree(part, ignore_errors=True); part.parent.mkdir(parents=True, exist_ok=True)
         group = zarr.create_group(part)
     array, sample, step = create_array(group, '0', (len(model.panel), height, width), 'float32'), [], int((height*width/1e5)**.5)+1
+    means = group.create_array('overview', shape=(len(model.panel), *(-(-n//OVERVIEW) for n in (height, width))), dtype='float32', chunks=(len(model.panel), CHUNK//OVERVIEW, -(-width//OVERVIEW)), dimension_names=('c', 'y', 'x'))
     def _write(y, rows):
         array[:, y:y+rows.shape[1]] = round_bits(rows)
+        means[:, y//OVERVIEW:-(-(y+rows.shape[1])//OVERVIEW)] = _block_means(rows)
         sample.append(rows[:, ::step, ::step].reshape(len(rows), -1).copy()) # for the contrast limits; a copy, or all rows would stay in memory
     strips = _Strips(_write, height)
     for y0 in tqdm(range(0, height, tile[0]), desc=f'Imputing section {section.number}', unit='strip', disable=not progress or 'IN_TEST' in os.environ):

@@ -21,6 +21,7 @@ from .data import HeldOutSections
 from .unet import pad_to
 from .train import as_model, learner, register_model, seed_everything
 from .recipe import epochs_of, recommended
+from .pointlearn import mean_level
 from .impute import impute
 from .baselines import fit_baselines
 from .score import measure, score, summary
@@ -110,6 +111,7 @@ def run_network(name:str, # of `NETWORKS`
         dls, loss, lr = learn.dls, learn.loss_func, peer_lr or lr
         seed_everything(seed)
         learn = learner(dls, MonaiUNet(len(store.input_names), len(store.panel)), loss)
+        learn.model.model.net.final_conv.bias.data.copy_(mean_level(dls, learn.loss_func).flatten()) # begins at the mean of each marker, as the recipe begins at ridge regression
         learn.settings = settings
     start = time.process_time()-start # the ridge of the shortcut is part of the recipe
     epochs = epochs_of(learn) if seconds is None else max(round(seconds/step_seconds(learn)/len(learn.dls.train)), 1)

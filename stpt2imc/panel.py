@@ -7,7 +7,7 @@ __all__ = ['Marker', 'parse_marker', 'channel_label', 'Panel', 'panel_from_dict'
            'panel_rows']
 
 # %% ../nbs/00a_panel.ipynb #5c4b3e42
-import os, re, difflib
+import html, os, re, difflib
 import fsspec
 import numpy as np, pandas as pd
 from dataclasses import dataclass, field
@@ -215,8 +215,10 @@ def __repr__(self:Panel):
 
 @patch
 def _repr_html_(self:Panel):
-    table = pd.DataFrame([(m.name, m.metal or '', m.label) for m in self], columns=['marker', 'metal', 'label'])
-    return table.to_html(max_rows=60)
+    bare, usual = [m for m in self if not m.metal], lambda m: m.label in ('', m.name, f'{m.metal}_{m.name}')
+    warned = f'<div style="color:#d33;font-weight:bold">{len(bare)} of {len(self)} markers have no metal tag, so their order rests on names: {html.escape(_few([m.name for m in bare], 4))}</div>' if bare else ''
+    lines = ''.join(f'<div>{i} <b>{html.escape(m.name)}</b> {html.escape(m.metal or "no metal")}{"" if usual(m) else f" <small>{html.escape(m.label)}</small>"}</div>' for i, m in enumerate(self))
+    return f'<div><div>Panel of {len(self)} markers{"" if bare else ", by metal"}: position, <b>marker</b>, metal, <small>label where it says more</small></div>{warned}<div style="columns:12em;max-width:60em">{lines}</div></div>'
 
 # %% ../nbs/00a_panel.ipynb #79a7b84e
 class UrlPath:

@@ -115,8 +115,8 @@ def draw(self:PointSet,
     if len(strong):
         w, d = self.weight[k][strong], 2*np.sqrt((self.spread[strong]**2+1)/2)
         colours = np.where((w > 0)[:, None], to_rgba('#E69F00'), to_rgba('#56B4E9'))
-        colours[:, 3] = np.clip(np.abs(w)/max(np.abs(w).max(), 1e-9), .08, 1)
-        circles = EllipseCollection(d, d, np.zeros(len(d)), units='xy', offsets=self.position[strong][:, ::-1], offset_transform=ax.transData, facecolors='none', edgecolors=colours, linewidths=.8)
+        colours[:, 3] = np.clip(np.abs(w)/max(np.percentile(np.abs(w), 90), 1e-9), .25, 1)
+        circles = EllipseCollection(d, d, np.zeros(len(d)), units='xy', offsets=self.position[strong][:, ::-1], offset_transform=ax.transData, facecolors='none', edgecolors=colours, linewidths=1)
         ax.add_collection(circles)
     ax.set(xlim=(-.5, self.shape[1]-.5), ylim=(self.shape[0]-.5, -.5)); ax.axis('off'); ax.set_title(f'{self.panel.names[k]}: {len(self)} points', fontsize=9)
     return ax
@@ -126,8 +126,14 @@ def _repr_png_(self:PointSet):
     "The drawing, for notebooks."
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    figure, out = Figure(figsize=(4, 4*self.shape[0]/self.shape[1]+.3), dpi=80), io.BytesIO()
-    canvas = FigureCanvasAgg(figure); self.draw(ax=figure.add_axes((0, 0, 1, .93))); canvas.draw()
+    tall, doubts = 4*self.shape[0]/self.shape[1], ['pixel size unknown']*(not self.pixel_um)+[f'over {self.over} that is not in the set']*bool(self.over)
+    high = tall+.6+.2*bool(doubts)
+    figure, out = Figure(figsize=(4, high), dpi=80), io.BytesIO()
+    canvas = FigureCanvasAgg(figure); self.draw(ax=figure.add_axes((0, (high-tall-.3)/high, 1, tall/high)))
+    size = f'{self.shape[0]} x {self.shape[1]} px'+(f' of {self.pixel_um:.3g} um' if self.pixel_um else '')
+    figure.text(.01, (.1+.2*bool(doubts))/high, f'{size}, {len(self.panel)} markers, {self.units}', fontsize=8)
+    figure.text(.01, .08/high, '; '.join(doubts), fontsize=8, color='#c00', weight='bold')
+    canvas.draw()
     Image.fromarray(np.asarray(canvas.buffer_rgba())).convert('RGB').quantize(64).save(out, 'png', optimize=True) # a quarter of the size
     return out.getvalue()
 

@@ -7,12 +7,13 @@ __all__ = ['log', 'Settings', 'settings_for', 'training_pixels', 'settings_table
            'train_recommended']
 
 # %% ../nbs/15b_recipe.ipynb #18615b01
-import logging
+import html, logging
 import pandas as pd
 import torch
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from .grid import InputError
+from .picture import red
 from .layout import OVERVIEW
 from .data import chunk_dataloaders
 from .train import Ensemble, as_model, save_model, unet_learner
@@ -49,6 +50,13 @@ class Settings:
     def __repr__(self):
         rows = '\n'.join(f'  {k:12} {str(v):34} {self.why.get(k, "")}'.rstrip() for part in (self.data, self.model, self.training) for k, v in part.items())
         return f"Settings '{self.name}' for {self.pixels:.3g} training pixels of {self.markers} markers on {self.device}: {_WHY[self.name]}\n{rows}"+''.join(f'\n  ! {n}' for n in self.notes)
+
+    def _repr_html_(self):
+        cell = 'style="text-align:left;padding:1px 8px"'
+        parts = (('batches', self.data), ('network', self.model), ('training', self.training))
+        rows = ''.join(f'<tr><th {cell}>{part if i == 0 else ""}</th><td {cell}>{k}</td><td {cell}><code>{html.escape(str(v))}</code></td><td {cell}>{html.escape(self.why.get(k, ""))}</td></tr>' for part, d in parts for i, (k, v) in enumerate(d.items()))
+        return (f'<div><div><b>Settings \'{html.escape(self.name)}\'</b> for {self.pixels:.3g} training pixels of {self.markers} markers on {html.escape(self.device)}: {html.escape(_WHY[self.name])}</div>{red(self.notes)}'
+                f'<table><tr><th {cell}></th><th {cell}>setting</th><th {cell}>value</th><th {cell}>why</th></tr>{rows}</table></div>')
 
 # %% ../nbs/15b_recipe.ipynb #ff32bd22
 _REASON = dict(transforms='of inputs and targets, before they are scaled', loss='squared error of log1p counts, or Poisson likelihood of counts', per_section="'guard': inputs on the cohort's scale, sections beyond its range moved to its end", shortcut='blurs, px, of a linear path that starts at ridge regression',

@@ -6,7 +6,7 @@
 __all__ = ['log', 'Section', 'compare_panels', 'find_sections', 'check_sections', 'data_folder']
 
 # %% ../nbs/01_section.ipynb #c4615b42
-import os, re, csv, io, logging, html, glob
+import os, re, csv, io, logging, glob
 import numpy as np, pandas as pd
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from tqdm.auto import tqdm
 from .grid import InputError
 from .panel import Marker, Panel, UrlPath, _few, _metal, _natural, _near, as_path, missing_path, panel_from_dict, parse_marker
+from .picture import card, composite, distinct_channels, mixed_names, thumbnail
 from .image import ChannelView, FolderImage, ImageSource, StackedImage, TiffImage, stem
 from .formats import ReportImage, _CHUNK, _openers, _suffix, acquisitions, open_image, register_format
 
@@ -72,17 +73,25 @@ def __repr__(self:Section):
         return f'Section {self.number}: STPT {lead}x{self.inputs.shape[1]}x{self.inputs.shape[2]}, {imc}'
     return f'Section {self.number} ({self.name}): {self.roles[0]} {size(self.inputs)}, ' + (f'{self.roles[1]} {size(self.targets)}' if self.targets is not None else f'no {self.roles[1]}')
 
+_SHOWN = 64e6 # bytes; images up to this size are read for a thumbnail
+
+def _seen(image, role, number, names): # thumbnail of an image that is small enough to be read at once
+    if image is None or image.nbytes > _SHOWN: return ''
+    counts = np.sqrt(image.read().astype(np.float32))
+    chosen = distinct_channels(counts)
+    return thumbnail(composite(counts[chosen], *np.percentile(counts[chosen], [99.8, .2], axis=(1, 2))), f'{role} of section {number}: {mixed_names([names[c] for c in chosen])}', 150, 160)
+
 @patch
 def _repr_html_(self:Section):
-    rows = []
+    rows, pictures = [], []
     for role, image in zip(self.roles, (self.inputs, self.targets)):
         if image is None: rows.append((role, 'not measured')); continue
         names = self.panel.names if image is self.targets else image.names
         rows += [(role, f'{" x ".join(map(str, image.shape))} {image.dtype}, {image.nbytes/1e9:.3g} GB'), ('', ', '.join(names)), ('', '/'.join(as_path(image.path).parts[-2:]))]
+        pictures.append(_seen(image, role, self.number, names))
+    if not all(pictures): rows.append(('picture', 'too large to be read for a thumbnail: convert it, and the stored section has one'))
     rows.append(('pixel size', f'{self.pixel_um:g} um' if self.pixel_um else 'unknown'))
-    body = ''.join(f'<tr><th style="text-align:left">{html.escape(a)}</th><td style="text-align:left">{html.escape(b)}</td></tr>' for a, b in rows)
-    red = ''.join(f'<tr><td colspan="2" style="color:#c00;text-align:left">{html.escape(w)}</td></tr>' for w in self.warnings)
-    return f'<table><caption>Section {self.number} ({html.escape(self.name)})</caption>{body}{red}</table>'
+    return card(f'Section {self.number} ({self.name})', rows, self.warnings, pictures)
 
 # %% ../nbs/01_section.ipynb #2b620736
 def _as_list(names)->list:

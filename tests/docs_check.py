@@ -159,11 +159,29 @@ def mixes_imports(text):
     except SyntaxError: return False
     return any(isinstance(n, IMPORTS) for n in nodes) and any(isinstance(n, WORK) for n in nodes)
 
+HIDDEN = re.compile(r"^\s*#\s*\|\s*(hide\b|include:\s*false|output:\s*false)", re.M) # cells whose outputs are on no page
+
+def silent_pictures(cell):
+    "Pictures of a cell that say nothing to somebody who cannot see them: `#| fig-alt: \"...\"` in code, `![...](...)` in Markdown, `alt` in HTML."
+    text, shown = source(cell), [o.get("data", {}) for o in cell.get("outputs", [])]
+    plain = re.sub(r"^(```+|~~~+).*?^\1\s*$|`[^`\n]*`", "", text, flags=re.M | re.S) if cell["cell_type"] == "markdown" else ""
+    html = [plain] + ["".join(d.get("text/html", "")) + "".join(d.get("text/markdown", "")) for d in shown]
+    if HIDDEN.search(text) and cell["cell_type"] == "code": return
+    yield from (f"a picture without alternative text: ![]({target})" for alt, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]*)", plain) if not alt.strip())
+    yield from ("an <img> without alternative text" for h in html for tag in re.findall(r"<img\b[^>]*>", h) if not re.search(r"\balt=([\"'])\s*\S.*?\1", tag))
+    if not any(mime.startswith("image/") for d in shown for mime in d): return
+    found = re.search(r"^#\| fig-alt: *(.*)$", text, re.M)
+    try: said = yaml.safe_load(found.group(1)) if found else None
+    except yaml.YAMLError: said = None
+    said = said if isinstance(said, list) else [said]
+    if not all(isinstance(s, str) and len(s.split()) > 3 for s in said): yield "a picture without alternative text: begin the cell with a line `#| fig-alt: \"what is seen, in a sentence\"`"
+
 def check_cell(cell, exports):
     "What is wrong with one cell; `exports`: does its notebook export or document anything?"
     text = source(cell)
     found = MACHINE_TEXT.search(DATA_URI.sub("", text))
     if found: yield f"a machine's path in the source: {found.group()}"
+    yield from silent_pictures(cell)
     if cell["cell_type"] != "code": return
     if re.search(r"^\s*#\s*\|\s*eval:\s*false", text, re.M): yield "`eval: false`: nbdev_test never runs it"
     if exports and mixes_imports(text): yield "imports mixed with other code: the documentation build executes it"

@@ -69,7 +69,7 @@ def test_demo_draws_the_figures_of_the_report(demo):
 
 
 def test_demo_gives_the_same_numbers_for_the_same_seed(tmp_path):
-    code = "import sys, json; from stpt2imc.cli import demo; r = demo(sys.argv[1], quick=True, seed=int(sys.argv[2]), size=512); print('RESULT', r['explained'], r['pearson_median'], r['mse_report_scale'])"
+    code = "import sys, json; from stpt2imc.cli import demo; r = demo(sys.argv[1], quick=True, seed=int(sys.argv[2]), size=320); print('RESULT', r['explained'], r['pearson_median'], r['mse_report_scale'])"
     lines = []
     for n, seed in enumerate((3, 3, 4)):                                           # three processes
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path / str(n)), str(seed)], capture_output=True, text=True, env={**os.environ, "IN_TEST": "1"}, timeout=300)
@@ -151,7 +151,7 @@ def test_help_and_version_answer_without_loading_the_models():
     code = "import sys; from stpt2imc.cli import main\ntry: main(['--help'])\nexcept SystemExit as e: assert e.code == 0\nassert 'torch' not in sys.modules and 'fastai' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert all(c in done.stdout for c in ("demo", "phantom", "check", "convert", "train", "impute", "score", "info"))
+    assert all(c in done.stdout for c in ("demo", "phantom", "check", "convert", "train", "impute", "export", "score", "importance", "tune", "bench", "info"))
 
 
 def test_every_command_writes_json(tmp_path, capfd, monkeypatch, demo):
@@ -176,12 +176,14 @@ def test_points_losses_and_importance_from_the_command_line(tmp_path, capfd, mon
                     ["train", tmp_path / "p.zarr", tmp_path / "points", "--points", 16384, "--loss", "Poisson", "--no-augment", "--guard", 0, *small],
                     ["train", tmp_path / "p.zarr", tmp_path / "unet", "--guard", 0, "--checkpoints", tmp_path / "kept", *small],
                     ["impute", tmp_path / "points", tmp_path / "p.zarr", 3, tmp_path / "i"],
-                    ["importance", tmp_path / "unet", tmp_path / "p.zarr", 3, "--side", 64, "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c.png"]):
+                    ["export", tmp_path / "i", tmp_path / "i.ome.tif", "--markers", "PanCK,CD8a"],
+                ["importance", tmp_path / "unet", tmp_path / "p.zarr", 3, "--side", 64, "--csv", tmp_path / "c.csv", "--figure", tmp_path / "c.png"]):
         status, message = call(capfd, *command, "--json", tmp_path / f"{command[0]}.json")
         assert status == 0, (command, message)
     saved = json.loads((tmp_path / "points/config.json").read_text())
     assert saved["model"] == "PointSetGen" and saved["loss"]["name"] == "Poisson" and saved["train_sections"] == [1, 2]
     assert (tmp_path / "kept/member_0/checkpoint.pt").exists() and (tmp_path / "c.png").stat().st_size > 5000
+    assert tifffile.imread(tmp_path / "i.ome.tif").shape == (2, 160, 160)
     assert len((tmp_path / "c.csv").read_text().splitlines()) == 1 + 40 * 6  # four colours, two depths
     for wrong, says in ((["--points", 64, "--members", 2], "several --seed"), (["--recipe", "report", "--points", 64], "--points is for --recipe recommended")):
         status, message = call(capfd, "train", tmp_path / "p.zarr", tmp_path / "wrong", *wrong)

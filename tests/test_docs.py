@@ -51,7 +51,7 @@ def house(tmp_path):
     (root / "nbs/images/cell.png").write_bytes(b"picture")
     write(root / "nbs/index.ipynb", title("stpt2imc"), cell("Text, [a page](00_low.ipynb#more) and a picture.\n\n![A cell](images/cell.png)\n\n```sh\nls [x](images/none.png)\n```", "markdown"),
           cell("#| echo: true\nprint(1)", outputs=[text_output("1\n")]),
-          cell("figure", outputs=[shown(**{"image/png": "QUJD", "text/plain": "<Figure size 1x1>"})]),
+          cell('#| fig-alt: "A cell, seen from above: round"\nfigure', outputs=[shown(**{"image/png": "QUJD", "text/plain": "<Figure size 1x1>"})]),
           cell("table", outputs=[shown(**{"text/html": "<table><tr><td>7</td></tr></table>", "text/plain": "   7"})]))
     write(root / "nbs/00_low.ipynb", title("low"), cell("#| default_exp low"), cell('#| export\ndef f():\n    "One."\n    return 1'), cell("assert f() == 1"), cell("## More", "markdown"))
     write(root / "nbs/01_high.ipynb", title("high"), cell("#| default_exp high"), cell("#| export\nfrom stpt2imc.low import f"))
@@ -112,6 +112,11 @@ FAULTS = {
     "private kernel": (extra(metadata={"kernelspec": {"name": "mine"}}), "kernel 'mine'"),
     "never evaluated": (extra(cell("#| eval: false\nx")), "eval: false"),
     "mixed imports": (extra(cell("import os\nx = os.getcwd()")), "imports mixed"),
+    "figure without alt": (extra(cell("x", outputs=[shown(**{"image/png": "QUJD"})])), "a picture without alternative text: begin the cell"),
+    "generic alt": (extra(cell('#| fig-alt: "a figure"\nx', outputs=[shown(**{"image/png": "QUJD"})])), "a picture without alternative text: begin the cell"),
+    "alt that is no YAML": (extra(cell("#| fig-alt: one: two: three four five\nx", outputs=[shown(**{"image/png": "QUJD"})])), "a picture without alternative text: begin the cell"),
+    "picture without alt": (extra(cell("![](images/cell.png)", "markdown")), "a picture without alternative text: ![](images/cell.png)"),
+    "HTML picture without alt": (extra(cell("x", outputs=[shown(**{"text/html": "<img src='data:image/png;base64,QUJD'>"})])), "an <img> without alternative text"),
     "broken link": (extra(cell("[x](02_gone.ipynb)", "markdown")), "02_gone.ipynb: no such file"),
     "broken picture": (extra(cell("![x](images/gone.png)", "markdown")), "images/gone.png: no such file"),
     "broken HTML picture": (extra(cell('<img src="images/gone.png">', "markdown")), "images/gone.png: no such file"),
@@ -173,6 +178,12 @@ def test_slug(heading, name): assert dc.slug(heading) == name
 def test_paths_inside_pictures_do_not_count():
     assert not list(dc.check_output(shown(**{"image/png": "/tmp/x", "text/html": "<img src='data:image/png;base64,AA/tmp/x'>"})))
 
+def test_pictures_that_speak_or_are_on_no_page():
+    picture = [shown(**{"image/png": "QUJD"})]
+    said = ["#| fig-alt: 'Two cells: one round, one flat'\nx", '#| fig-alt: ["Two cells side by side", "The same cells, later"]\nx', "#| hide\nx"]
+    assert not [p for text in said for p in dc.silent_pictures(cell(text, outputs=picture))]
+    assert not list(dc.silent_pictures(cell("`![](x.png)`\n\n```\n<img>\n```\n<img alt='A cell' src='x.png'>", "markdown")))
+
 # ---------------------------------------------------------------- with nbdev
 
 def test_live_widgets(house):
@@ -192,6 +203,7 @@ def test_process_and_readme(house):
     _, problems = dc.check_pages(house, site)
     assert problems == ["01_high.ipynb: no title (`# Title`, then `> one sentence`)", "01_high.ipynb: no description (`# Title`, then `> one sentence`)"]
     assert not dc.check_links(house, site)[1]
+    assert '#| fig-alt: "A cell, seen from above: round"' in (source := "".join(dc.source(c) for c in dc.load(site / "index.ipynb")["cells"])), source
     text = dc.readme(site / "index.ipynb")
     assert text.startswith("# stpt2imc\n\n<!--") and "\n> What stpt2imc is.\n" in text
     assert "[a page](nbs/00_low.ipynb#more)" in text and "![A cell](nbs/images/cell.png)" in text
