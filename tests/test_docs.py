@@ -186,6 +186,12 @@ def test_pictures_that_speak_or_are_on_no_page():
 
 # ---------------------------------------------------------------- with nbdev
 
+def test_live_widgets(house):
+    assert not dc.check_live(house, house / "nbs")[1]
+    write(house / "nbs/01_high.ipynb", title("high"), cell("ex", outputs=[shown(**{"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "ex"})]))
+    write(house / "nbs/00_low.ipynb", title("low"), metadata={"widgets": {"application/vnd.jupyter.widget-state+json": {}}})
+    assert [p.split(":")[0] for p in dc.check_live(house, house / "nbs")[1]] == ["00_low.ipynb", "01_high.ipynb"]
+
 @pytest.mark.skipif(not MADE_BY_NBDEV, reason="nbdev is a development requirement")
 def test_process_and_readme(house):
     write(house / "nbs/01_high.ipynb", cell("No title here.", "markdown"))
