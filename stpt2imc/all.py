@@ -9,7 +9,7 @@ from .phantom import CELL_TYPES, STPT_CHANNELS, Phantom
 from .align import Fit, FittedImage, PairReport, check_pair, choose_fit, fit_from_dict
 from .scale import CountScale, GuardedScale, ReportScale, Scale, SectionScale, histogram, histogram_digest, histogram_mean, load_scales, percentile, save_scales, scale_from_dict
 from .clean import CleanedImage, HotPixels, MissingTiles, Shading, Spillover, Stripes, clean, read_spillover, step_from_dict
-from .store import ChunkPair, Picture, Store, StoredSection, convert, open_store
+from .store import ChunkPair, Store, StoredSection, convert, open_store
 from .data import ChunkDataset, FlipTurn, HeldOutSections, IMCImage, MarkerSampler, RandomChunks, STPTImage, ScaleCounts, TissueSampler, chunk_dataloaders, fit_scales
 from .augment import AddStripes, ChannelGain, DropChannels, Elastic, TileGain, channel_groups
 from .unet import UNet, adapt, describe, fit_shortcut
@@ -32,8 +32,10 @@ from .tasks import TASKS, baseline_table, benchmark_baselines, control_scores, c
 from .models import MonaiUNet, benchmark_models, models_table
 from .ablation import VARIANTS, ablate_unet
 from .importance import channel_importance, colours_and_depths, plot_importance
-from .picture import COLOURS, composite, scale_bar, style, thumbnail
-from .plot import chunk_mse, plot_comparison, plot_losses, plot_markers, plot_overview, plot_pair, plot_reconstruction, plot_scores, plot_section
+from .picture import COLOURS, Picture, card, composite, distinct_channels, scale_bar, style, styled, thumbnail
+from .plot import chunk_mse, report_scale, plot_comparison, plot_losses, plot_markers, plot_overview, plot_pair, plot_reconstruction, plot_scores, plot_section
+from .explore import ChunkView, ViewState, bench_explore, cohort_percentile, explore_table
+from .widget import ChunkExplorer
 from .figures import calibration, paired, plot_calibration, plot_points, plot_scales, plot_training
 from .bench import bench_convert, bench_io, bench_loader, bench_render, convert_table, drop_cache, io_table, plot_io, plot_render, render_table
 from .cli import demo, show_versions
