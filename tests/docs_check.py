@@ -515,12 +515,6 @@ def check_pages(root, site):
         if not (site / name).is_file() or (site / name).is_symlink(): problems.append(f"the site lacks {name}")
     return {"pages": len(stored)}, problems
 
-def check_live(root, site):
-    "No processed page holds a live widget or its state: without a kernel it is an empty box."
-    live = lambda nb: "widgets" in nb["metadata"] or any("widget-view+json" in mime for c in nb["cells"] for o in c.get("outputs", []) for mime in o.get("data", {}))
-    alive = [p for p in notebooks(site) if live(load(p))]
-    return {}, [f"{p.relative_to(site)}: a live widget, empty on a page: end the cell in a still picture, such as ex.snapshot()" for p in alive]
-
 def check_shown(root, site):
     "Every public function and class of a module is shown on its page, with its signature and its parameters."
     package, numbers, shown, problems = settings(root)["lib_path"], module_numbers(root), 0, []
@@ -619,7 +613,7 @@ def run(root, quick=False):
         try: site = process(root, Path(folder))
         except RuntimeError as error: return counts, problems + [f"processing the notebooks failed:\n{error}"], checks + 1
         for check in (check_pages, check_links, check_readme): take(check, site)
-        for check in (check_shown, check_hosts, check_live): take(check, site)
+        for check in (check_shown, check_hosts): take(check, site)
     return counts, problems, checks
 
 def write_readme(root):

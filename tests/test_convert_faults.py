@@ -53,12 +53,15 @@ def converting(sections, path):
     except BaseException: os._exit(1)
 
 
-def test_killed_at_twenty_random_times_it_continues_to_the_same_bytes(lab, tmp_path):
+KILLS = 20 if "STPT2IMC_SLOW" in os.environ else 8
+
+
+def test_killed_at_random_times_it_continues_to_the_same_bytes(lab, tmp_path):
     _, sections, whole = lab
     began = time.time()
     assert os.waitpid(converting(sections, tmp_path / "timed.zarr"), 0)[1] == 0
     takes, moments, killed, half_done = time.time() - began, random.Random(1), 0, 0
-    while killed < 20:
+    while killed < KILLS:
         path = tmp_path / f"{killed}.zarr"
         for again in range(3):   # killed up to three times in a row before it may finish
             pid = converting(sections, path)
@@ -70,7 +73,7 @@ def test_killed_at_twenty_random_times_it_continues_to_the_same_bytes(lab, tmp_p
         convert(sections, path, pyramid=True)
         assert contents(path) == whole
         shutil.rmtree(path)
-    assert half_done >= 3   # the kills did hit conversions in the middle
+    assert half_done >= KILLS // 7   # the kills did hit conversions in the middle
 
 
 def test_what_a_kill_left_is_not_converted_again(lab, tmp_path, monkeypatch):

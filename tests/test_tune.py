@@ -47,7 +47,8 @@ def result(run):
 SLOW = pytest.mark.skipif("STPT2IMC_SLOW" not in os.environ, reason="slow: set STPT2IMC_SLOW=1")
 
 
-@pytest.mark.parametrize("file", [pytest.param("study.journal", marks=SLOW), "study.db"])
+@SLOW
+@pytest.mark.parametrize("file", ["study.journal", "study.db"])
 def test_two_workers_share_a_study(store, tmp_path, file):
     workers = [process(store, tmp_path / file, 6) for _ in range(2)]
     both = [result(w) for w in workers]
