@@ -68,6 +68,7 @@ def test_demo_draws_the_figures_of_the_report(demo):
         assert np.asarray(Image.open(folder / "figures" / n).convert("L")).std() > 5, f"{n} is blank"
 
 
+@pytest.mark.slow  # 15_train compares the losses of one seed
 def test_demo_gives_the_same_numbers_for_the_same_seed(tmp_path):
     code = "import sys, json; from stpt2imc.cli import demo; r = demo(sys.argv[1], quick=True, seed=int(sys.argv[2]), size=320); print('RESULT', r['explained'], r['pearson_median'], r['mse_report_scale'])"
     lines = []
@@ -130,6 +131,7 @@ def test_wrong_input_ends_a_process_with_status_2_and_one_line(tmp_path):
     assert done.returncode == 2 and "tumuor" in done.stderr and "Traceback" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow  # test_convert_faults kills the same function eight times
 def test_a_killed_conversion_leaves_nothing_half_done_and_continues(tmp_path):
     phantom = Phantom(sections=3, height=512, width=512)
     folder, store = phantom.write(tmp_path / "tumour"), tmp_path / "tumour.zarr"

@@ -46,6 +46,7 @@ def test_oracle_explains_everything_and_the_mean_nothing(tumour):
     assert abs(explained["model"] - 1) < 0.01 and abs(explained["mean"]) < 0.01
 
 
+@pytest.mark.slow  # 21b_tasks does it on a smaller phantom
 def test_the_card_ranks_markers_by_planted_predictability(tumour):
     phantom, store, expected, oracle, on = tumour
     share, seen = phantom.predictability.to_numpy(), linear_share(store[3], oracle, on) > 0.6

@@ -53,10 +53,8 @@ def result(run):
     return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT"))[7:])
 
 
-SLOW = pytest.mark.skipif("STPT2IMC_SLOW" not in os.environ, reason="slow: set STPT2IMC_SLOW=1")
-
-
-@pytest.mark.parametrize("workers, after", [(0, (1, 4)), pytest.param(2, (0, 6), marks=SLOW)])
+@pytest.mark.slow  # 14b_callbacks resumes within one process
+@pytest.mark.parametrize("workers, after", [(0, (1, 4)), (2, (0, 6))])
 def test_a_killed_run_goes_on_to_the_same_losses_in_another_process(store, tmp_path, workers, after):
     whole = result(process(store, tmp_path / "whole", workers=workers))
     assert len(whole[0]) == 24 and len(whole[1]) == 3 and whole[3].count("\n") == 4

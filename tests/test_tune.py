@@ -44,10 +44,7 @@ def result(run):
     return json.loads(next(line for line in out.splitlines() if line.startswith("RESULT"))[7:])
 
 
-SLOW = pytest.mark.skipif("STPT2IMC_SLOW" not in os.environ, reason="slow: set STPT2IMC_SLOW=1")
-
-
-@SLOW
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["study.journal", "study.db"])
 def test_two_workers_share_a_study(store, tmp_path, file):
     workers = [process(store, tmp_path / file, 6) for _ in range(2)]
