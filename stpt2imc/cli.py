@@ -243,6 +243,7 @@ def _train_recommended(args, store, split):
     from stpt2imc.recipe import train_recommended
     return train_recommended(store, split, args.seed, folder=args.checkpoints, num_workers=args.workers, **_changes(args)), None
 
+# %% ../nbs/31_cli.ipynb #bc8cccb0
 def _tune(args):
     from stpt2imc.data import HeldOutSections
     from stpt2imc.store import open_store
@@ -267,7 +268,7 @@ def _impute(args):
     print(f'{imputed}\nwritten to {args.out}; to look at it: napari --plugin napari-ome-zarr {args.out}')
     return dict(imputed=args.out, section=imputed.section, markers=imputed.panel.names, shape=list(imputed.shape))
 
-# %% ../nbs/31_cli.ipynb #bc8cccb0
+# %% ../nbs/31_cli.ipynb #5ff38f4c
 def _export(args):
     "An imputed section for viewers: OME-Zarr, or OME-TIFF where the name says so."
     from stpt2imc.export import export_ome_tiff, export_ome_zarr
@@ -303,6 +304,7 @@ def _card(args, section, phantom):
     card = report_card(open_imputed(args.imputed), section.store, section.number, phantom=phantom, transform=args.transform, allow_training=args.allow_training)
     return f'{card}\nreport card in {card.save(args.card)}'
 
+# %% ../nbs/31_cli.ipynb #e74dd6ac
 def _bench(args):
     "Benchmarks: `io` compares layouts on disk, `convert` a full-width section with a bare loop, `render` ways to draw points, `baselines` and `models` score methods on fixed tasks."
     from stpt2imc import bench, tasks
@@ -344,7 +346,7 @@ def _run_demo(args):
     print(f"Everything is in {Path(args.out).resolve()}: figures/ (3 to 7 as in the report), scores.csv, summary.json, unet/, section4_imputed.ome.zarr")
     return result
 
-# %% ../nbs/31_cli.ipynb #5ff38f4c
+# %% ../nbs/31_cli.ipynb #9ee73a88
 def _add_finding(p):
     p.add_argument('folder', help='folder with S001_Z00.tif and SECTION_01*/TIF (the laboratory\'s layout), or with OME-TIFFs')
     p.add_argument('--inputs', type=_names, help='channels that are inputs, separated by commas; default: STPT')
@@ -361,6 +363,7 @@ def _add_convert(p):
     p.add_argument('--workers', type=int, default=0, help='processes that convert'); p.add_argument('--dask', metavar='ADDRESS', help='scheduler of a Dask cluster that converts'); p.add_argument('--pyramid', action='store_true', help='add smaller levels for viewers')
     p.add_argument('--overwrite', action='store_true', help='start anew')
 
+# %% ../nbs/31_cli.ipynb #46febfb1
 _LOSSES = ('MSE', 'MAE', 'BCE', 'Poisson', 'NegativeBinomial', 'MultiScaleMSE', 'SSIMMix') # named here so that --help need not import torch
 
 def parser()->argparse.ArgumentParser: # with one subcommand per job
