@@ -34,7 +34,7 @@ from .ablation import VARIANTS, ablate_unet
 from .importance import channel_importance, colours_and_depths, plot_importance
 from .picture import COLOURS, Picture, card, composite, distinct_channels, scale_bar, style, styled, thumbnail
 from .plot import chunk_mse, report_scale, plot_comparison, plot_losses, plot_markers, plot_overview, plot_pair, plot_reconstruction, plot_scores, plot_section
-from .explore import ChunkView, ViewState, bench_explore, cohort_percentile, explore_table
+from .explore import ChunkView, ViewState, bench_explore, explore_table
 from .widget import ChunkExplorer
 from .figures import calibration, paired, plot_calibration, plot_points, plot_scales, plot_training
 from .bench import bench_convert, bench_io, bench_loader, bench_render, convert_table, drop_cache, io_table, plot_io, plot_render, render_table

@@ -103,7 +103,10 @@ class Explorer:
     def __init__(self, page, pictures): self.page, self.pictures = page, pictures
 
     def title(self, text): self.page.locator(".stpt2imc-title", has_text=text).wait_for()
-    def message(self, text): self.page.locator(".stpt2imc-message", has_text=text).wait_for()
+    def message(self, text):
+        from playwright.sync_api import TimeoutError
+        try: self.page.locator(".stpt2imc-message", has_text=text).wait_for()
+        except TimeoutError: raise AssertionError(f"no message with {text!r}; on screen: {self.page.locator('.stpt2imc-title, .stpt2imc-message').all_inner_texts()}, boxes {[b.input_value() for b in self.page.locator('.widget-text input').all()]}") from None
     def box(self, label): return self.page.locator(".widget-text", has=self.page.locator(f"label:text-is('{label}')")).locator("input")
     def tab(self, name): self.page.locator(".lm-TabBar-tab", has_text=name).filter(visible=True).last.click()
 
@@ -135,8 +138,9 @@ def check_boxes(e):
         e.type("chunk", text); e.message(words); e.title("Section 1, chunk 1/2")
     e.type("limits", "low"); e.message("two numbers")
     e.type("pixel", "5, 999"); e.message("columns 0 to 255")
-    e.type("limits", "0, 30"); e.page.locator(".stpt2imc-message").wait_for(state="detached")
-    e.type("limits", "")
+    automatic = e.digest()
+    e.type("limits", "0, 30"); e.page.locator(".stpt2imc-message").wait_for(state="detached"); by_hand = e.changed(automatic)
+    e.type("limits", ""); e.changed(by_hand)
 
 def switch_marker(e):
     "A wrong name brings up the right one; a choice changes the panels."
