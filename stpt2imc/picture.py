@@ -77,9 +77,10 @@ class Picture(Figure):
 
 # %% ../nbs/00d_picture.ipynb #86217fb4
 def bar_length(pixels:float, # width of the image, px
-               pixel_um:float, # size of a pixel, um
+               pixel_um:float|None, # size of a pixel, um
               )->float: # um
-    "A round length of 1, 2 or 5 times a power of ten, at most a quarter of the width."
+    "A round length of 1, 2 or 5 times a power of ten, at most a quarter of the width; raises `InputError` without a pixel size."
+    if not pixel_um: raise InputError('the size of a pixel is not known, so no length can be drawn: write it into the files, or convert with pixel_um=...')
     most = pixels*pixel_um/4
     power = 10.**np.floor(np.log10(most))
     return float(max(m*power for m in (1, 2, 5) if m*power <= most*1.000001))
@@ -89,7 +90,6 @@ def scale_bar(ax, # matplotlib axes with an image, in px
               colour:str='white', # of the bar and its label
              )->float: # its length, um
     "Draw a bar of a round length in the lower left corner; raises `InputError` without a pixel size."
-    if not pixel_um: raise InputError('the size of a pixel is not known, so no length can be drawn: write it into the files, or convert with pixel_um=...')
     (x0, x1), (y0, y1) = sorted(ax.get_xlim()), ax.get_ylim() # y0 is below
     um, edge = bar_length(x1-x0, pixel_um), [withStroke(linewidth=4, foreground='black')]
     x, y = x0+.04*(x1-x0), y0+.05*(y1-y0)

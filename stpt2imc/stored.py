@@ -243,18 +243,31 @@ def open_store(path, # folder or URL written by `convert`
 TOP = 99.8 # percentile shown at full brightness
 
 @patch
+def _having(self:Store, role): # sections with such images
+    if role not in ('inputs', 'targets'): raise InputError(f"role {role!r} is not known: 'inputs' or 'targets'")
+    has = [s for s in self if getattr(s, role) is not None]
+    if not has: raise InputError(f'no section of {self.path} has {role}: there is nothing to find limits in')
+    return has
+
+@patch
+def percentile(self:Store,
+               percent:float=TOP, # 0 to 100
+               role:str='targets', # 'inputs' or 'targets'
+               channels:list|None=None, # positions; None: all
+              )->np.ndarray: # (c,) counts
+    "A percentile of every channel over all sections, from their histograms; raises `InputError` if no section has such images."
+    return percentile(sum(s.histogram(role, channels) for s in self._having(role)), percent).astype(float)
+
+@patch
 def limits(self:Store,
            role:str='targets', # 'inputs' or 'targets'
            blocks:bool=False, # of means over 16 px, as in an overview, instead of pixels
           )->tuple[np.ndarray,np.ndarray]: # (low, high), (c,) counts each
     "Counts of every channel that are drawn black and at full brightness, the same for all sections; computed once."
-    if role not in ('inputs', 'targets'): raise InputError(f"role {role!r} is not known: 'inputs' or 'targets'")
     known = self.__dict__.setdefault('_limits', {})
     if (role, blocks) not in known:
-        has = [s for s in self if getattr(s, role) is not None]
-        if not has: raise InputError(f'no section of {self.path} has {role}: there is nothing to find limits in')
-        if blocks: low, high = np.percentile(np.concatenate([s.overview(role).reshape(len(s.overview(role)), -1) for s in has], 1), [100-TOP, TOP], axis=1)
-        else: low, high = (percentile(sum(s.histogram(role) for s in has), q).astype(float) for q in (100-TOP, TOP))
+        if blocks: low, high = np.percentile(np.concatenate([s.overview(role).reshape(len(s.overview(role)), -1) for s in self._having(role)], 1), [100-TOP, TOP], axis=1)
+        else: low, high = (self.percentile(q, role) for q in (100-TOP, TOP))
         if role == 'targets': low = np.zeros_like(low)
         known[role, blocks] = low, np.maximum(high, low+(1e-3 if blocks else 1))
     return known[role, blocks]

@@ -396,10 +396,15 @@ def _markers(self:_Panel):
 @patch
 def _filter(self:_Panel, text):
     if self.syncing: return
-    if text.strip() and not self._matching(text):
-        self.ex.attempt(lambda: self.ex.view.store.panel.index(text.strip()))
-    else: self.ex.message = ''
+    self.ex.message = ''
     self.refresh()
+
+@patch
+def _complaint(self:_Panel): # about the text that filters the markers: stands as long as that text does, whatever else is changed
+    text = self.controls['filter'].value.strip()
+    if not text or self._matching(text): return ''
+    try: self.ex.view.store.panel.index(text)
+    except InputError as e: return str(e)
 
 @patch
 def _matching(self:_Panel, text): # markers whose name or metal holds what was typed
@@ -543,7 +548,8 @@ def refresh(self:_Panel):
     "Bring everything on screen in step with the state."
     ex, s = self.ex, self.ex.view.state
     self.title.value = f'<span class="stpt2imc-title"><b style="font-size:17px">{html.escape(ex.view.title)}</b> &nbsp; {html.escape(", ".join(s.markers))}</span>'
-    self.message.value = f'<span class="stpt2imc-message" style="color:#B00020">{html.escape(ex.message)}</span>' if ex.message else ''
+    wrong = ex.message or self._complaint()
+    self.message.value = f'<span class="stpt2imc-message" style="color:#B00020">{html.escape(wrong)}</span>' if wrong else ''
     self.arrived()
     self.syncing = True
     try: self._sync(s)

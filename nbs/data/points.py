@@ -1,6 +1,6 @@
 """Trains point models and U-Nets on the phantom and on real fields and writes points.json beside this file; explanations/points_or_pixels shows it.
 
-python nbs/data/points.py [--work FOLDER] [--out FILE] [NAME ...]      names of RUNS, 'linear', 'ablation', 'chamfer', 'spleen', 'lymphoid'; rows that are there are not computed again
+python nbs/data/points.py [--work FOLDER] [--out FILE] [NAME ...]      names of RUNS, 'linear', 'ablation', 'chamfer', 'folds', 'spleen', 'lymphoid'; rows that are there are not computed again
 """
 import argparse, datetime, json, os, tempfile, time
 os.environ['IN_TEST'] = '1' # no progress bars
@@ -29,6 +29,10 @@ PLAIN = dict(shortcut=None, detail=False)
 ABLATION = {'all of it': {}, 'no linear path': dict(shortcut=None), 'no detail': dict(detail=False), 'no linear path, no detail': PLAIN, 'spread of 1 cell': dict(spread=1.), 'spread of 1.5 cells': dict(spread=1.5),
             'points held still': dict(away=1e-3), 'no ring': dict(ring=0), 'no constant': dict(background=None), 'smooth background': dict(background='smooth'), 'two passes': dict(passes=2), 'and He weights': dict(PLAIN, weights='he'),
             'and absolute positions': dict(PLAIN, weights='he', positions='absolute', background=None, ring=0, size=64)}
+
+FOLDS = dict(lymphoid=(((5, 7), 2), ((2, 7), 5), ((2, 5), 7))) # training fields, and the one that judges; the test field is not among them
+REMEDIES = {'points': {}, 'U-Net': RUNS['unet'], 'held still': dict(away=1e-3), 'held still, no detail': dict(away=1e-3, detail=False), 'half the widths': dict(widths=(8, 16, 32, 64)), 'dropout .2': dict(dropout=.2), 'a third of the steps': dict(steps=50),
+            'a fifth of the rate': dict(lr=2e-3)}
 
 def rows(out): return json.loads(out.read_text()) if out.exists() else []
 def there(out, *key): return any((r['name'], r['seed'], r['tag']) == key for r in rows(out))
@@ -76,25 +80,37 @@ class Only:
         windows = lambda numbers: [(n, c) for n in numbers for c in ChunkGrid(*store[n].shape, size)]
         return windows(self.train), windows([self.test])
 
-def on_task(out, work, task, name, seed=0, steps=150, tag='task'):
-    "One run on a real field: nothing is chosen on the test section."
+def on_task(out, work, task, name, options, seed=0, steps=150, tag='task', lr=1e-2, train=None, test=None):
+    "One run on a real field: nothing is chosen on the test section. `r_turned`: prediction as the mean of eight flips and turns."
     if there(out, name, seed, f'{tag} {task}'): return
     folder, t = work/f'task_{task}', TASKS[task]
+    train, test = train or t['train'], test or t['test']
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder/f'{task}.zarr').exists(): open_task(task, folder)
     store = open_store(folder/f'{task}.zarr')
-    dls = chunk_dataloaders(store, Only(t['train'], t['test']), bs=8, size=64, seed=seed, device='cpu', transforms=('sqrt', t['transform']), per_section='guard')
-    start, epochs = time.process_time(), round(steps/len(dls.train))
-    learn = make(dls, seed, RUNS[name])
-    if steps: fit_timed(learn, max(epochs, 1), 1e-2)
-    cpu, test = time.process_time()-start, store[t['test']]
-    table = score(impute(as_model(learn), test, tile=(512, 512), overlap=0), test, t['train'], boxes=(1,), gaussians=(2,), baselines=('mean',), transform=t['transform'])
-    mine = table[table.method == 'model']; r = mine.groupby('scale', sort=False).pearson.mean()
-    keep(out, dict(name=name, seed=seed, tag=f'{tag} {task}', r=round(float(r.iloc[0]), 4), r_s2=round(float(r.iloc[1]), 4), r2=round(float(mine[mine.scale == mine.scale.iloc[0]].r2.median()), 4), cpu=round(cpu, 1), steps=max(epochs, 1)*len(dls.train) if steps else 0, options=listed(RUNS[name])))
+    dls = chunk_dataloaders(store, Only(train, test), bs=8, size=64, seed=seed, device='cpu', transforms=('sqrt', t['transform']), per_section='guard')
+    start, epochs = time.process_time(), max(round(steps/len(dls.train)), 1) if steps else 0
+    learn = make(dls, seed, options)
+    if epochs: fit_timed(learn, epochs, lr)
+    cpu, found = time.process_time()-start, {}
+    for turns in (False, True):
+        model = as_model(learn); model.config['turns'] = turns
+        table = score(impute(model, store[test], tile=(512, 512), overlap=0), store[test], train, boxes=(1,), gaussians=(2,), baselines=('mean',), transform=t['transform'])
+        mine = table[table.method == 'model']; r = mine.groupby('scale', sort=False).pearson.mean()
+        found.update({k+'_turned'*turns: round(float(v), 4) for k, v in dict(r=r.iloc[0], r_s2=r.iloc[1], r2=mine[mine.scale == mine.scale.iloc[0]].r2.median()).items()})
+    keep(out, dict(name=name, seed=seed, tag=f'{tag} {task}', **found, cpu=round(cpu, 1), steps=epochs*len(dls.train), lr=lr, options=listed(options)))
+
+def on_folds(out, work, task, name, change, seed):
+    "A remedy on every fold of the training fields."
+    change = dict(change)
+    budget, options = {k: change.pop(k) for k in ('steps', 'lr') if k in change}, change if change.get('unet') else {**POINTS, **change}
+    for train, test in FOLDS[task]:
+        on_task(out, work, task, name, options, seed, tag=f'fold {test}', train=list(train), test=test, **budget)
+        if name == 'points': on_task(out, work, task, 'untrained', options, seed, 0, f'fold {test}', train=list(train), test=test)
 
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('names', nargs='*', default=[*RUNS, 'linear', 'ablation', 'chamfer', 'spleen', 'lymphoid']); p.add_argument('--seeds', type=int, nargs='*', default=[0]); p.add_argument('--work'); p.add_argument('--out', default=Path(__file__).with_suffix('.json'))
+    p.add_argument('names', nargs='*', default=[*RUNS, 'linear', 'ablation', 'chamfer', 'folds', 'spleen', 'lymphoid']); p.add_argument('--seeds', type=int, nargs='*', default=[0]); p.add_argument('--work'); p.add_argument('--out', default=Path(__file__).with_suffix('.json'))
     args = p.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
@@ -108,8 +124,10 @@ def main():
                     for change, options in ABLATION.items(): on_phantom(out, work, change, seed, {**POINTS, **options}, 'ablation', epochs=1)
                 elif name == 'chamfer':
                     for weight in (1e-3, 1e-2): on_phantom(out, work, f'chamfer {weight:g}', seed, POINTS, 'ablation', epochs=1, chamfer=weight)
+                elif name == 'folds':
+                    for remedy, change in REMEDIES.items(): on_folds(out, work, 'lymphoid', remedy, change, seed)
                 else:
-                    on_task(out, work, name, 'points 4096', seed, steps=0, tag='linear')
-                    for kind in ('points 4096', 'unet'): on_task(out, work, name, kind, seed)
+                    on_task(out, work, name, 'points 4096', POINTS, seed, steps=0, tag='linear')
+                    for kind in ('points 4096', 'unet'): on_task(out, work, name, kind, RUNS[kind], seed)
 
 if __name__ == '__main__': main()
