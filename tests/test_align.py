@@ -76,7 +76,7 @@ def rendered():
     return FRAME.imc(1), canvas.stpt(1)
 
 
-@pytest.mark.parametrize('shift,turn,flip,size', [((300, -300), 0, False, 900), ((-300, 120), 3, True, 850), ((0, 0), 0, False, 800)])
+@pytest.mark.parametrize('shift,turn,flip,size', [pytest.param((300, -300), 0, False, 900, marks=pytest.mark.slow), ((-300, 120), 3, True, 850), pytest.param((0, 0), 0, False, 800, marks=pytest.mark.slow)])
 def test_planted_shift_and_turn(rendered, shift, turn, flip, size):
     counts, light = rendered
     cut = light[:, 320+shift[0]:320+shift[0]+size, 320+shift[1]:320+shift[1]+size]
@@ -87,13 +87,12 @@ def test_planted_shift_and_turn(rendered, shift, turn, flip, size):
     assert bool(report.warnings) == (any(shift) or turn > 0) and json.dumps(report.to_dict())
 
 
-def test_a_scale_that_is_known_is_named(rendered):
-    counts, _ = rendered
+@pytest.mark.parametrize('options,um', [(dict(), (.56/.9, .56)), pytest.param(dict(fits=['resize', Fit('scale', .9)]), (None, None), marks=pytest.mark.slow)])
+def test_a_scale_that_is_known_is_named(options, um):
     light = Phantom(seed=7, sections=1, height=800, width=800, stpt_scale=.9, stpt_shift=(-50, -50), stpt_height=810, stpt_width=850).stpt(1)
-    for options, um in ((dict(), (.56/.9, .56)), (dict(fits=['resize', Fit('scale', .9)]), (None, None))):
-        report = check_pair(section(light, counts, um), **options)
-        assert report.best.kind == 'scale' and report.evidence == 'strong' and np.allclose(report.best.scale, .9, atol=2e-4), report
-        assert np.abs(np.subtract(report.best.shift, -50)).max() < 1
+    report = check_pair(section(light, FRAME.imc(1), um), **options)
+    assert report.best.kind == 'scale' and report.evidence == 'strong' and np.allclose(report.best.scale, .9, atol=2e-4), report
+    assert np.abs(np.subtract(report.best.shift, -50)).max() < 1
 
 
 def test_from_files_and_errors(tmp_path):
