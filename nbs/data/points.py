@@ -30,9 +30,10 @@ ABLATION = {'all of it': {}, 'no linear path': dict(shortcut=None), 'no detail':
             'points held still': dict(away=1e-3), 'no ring': dict(ring=0), 'no constant': dict(background=None), 'smooth background': dict(background='smooth'), 'two passes': dict(passes=2), 'and He weights': dict(PLAIN, weights='he'),
             'and absolute positions': dict(PLAIN, weights='he', positions='absolute', background=None, ring=0, size=64)}
 
-FOLDS = dict(lymphoid=(((5, 7), 2), ((2, 7), 5), ((2, 5), 7))) # training fields, and the one that judges; the test field is not among them
+FOLDS = dict(lymphoid=(((5, 7), 2), ((2, 5), 7))) # training fields, and the one that judges; the test field is not among them
 REMEDIES = {'points': {}, 'U-Net': RUNS['unet'], 'held still': dict(away=1e-3), 'held still, no detail': dict(away=1e-3, detail=False), 'half the widths': dict(widths=(8, 16, 32, 64)), 'dropout .2': dict(dropout=.2), 'a third of the steps': dict(steps=50),
-            'a fifth of the rate': dict(lr=2e-3)}
+            'a fifth of the rate': dict(lr=2e-3), 'fewer levels': dict(widths=(16, 32, 64)), 'places and spreads fixed': dict(fixed=True), 'fewer levels, fixed': dict(widths=(16, 32, 64), fixed=True),
+            'fixed, no detail': dict(fixed=True, detail=False), 'fixed, dropout .2': dict(fixed=True, dropout=.2)}
 
 def rows(out): return json.loads(out.read_text()) if out.exists() else []
 def there(out, *key): return any((r['name'], r['seed'], r['tag']) == key for r in rows(out))
@@ -43,7 +44,10 @@ def keep(out, row):
 
 def make(dls, seed, options):
     options = dict(options)
-    return unet_learner(dls, seed=seed, **options) if options.pop('unet', 0) else pointset_learner(dls, seed=seed, **options)
+    if options.pop('unet', 0): return unet_learner(dls, seed=seed, **options)
+    fixed, learn = options.pop('fixed', False), pointset_learner(dls, seed=seed, **options)
+    if fixed: learn.model.model.placing.requires_grad_(False) # it starts at zero: points stay on their grid, with the spread that they start with
+    return learn
 def listed(options): return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if k != 'unet'}
 
 def phantom_store(work):
