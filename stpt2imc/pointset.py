@@ -240,6 +240,7 @@ class PointSetGen(PointModel):
                  spread:float=1., # at the start, in cells; with offsets
                  most:float=2., # largest spread, in cells; with offsets
                  away:float=1.5, # how many cells a point may move
+                 movable:bool=True, # False: points keep the places and spreads that they start with, and only weigh; for few fields
                  ring:int=1, # cells beyond the border that emit points too
                  detail:bool=True, # add what the first two convolutions saw, all pixels of a cell side by side
                  head:int|None=None, # channels of the last hidden layer; None: those of its level, as Fan has it
@@ -255,6 +256,7 @@ class PointSetGen(PointModel):
         level = math.log2(256/math.sqrt(points)) if points > 0 else 0
         if level != int(level) or not 1 <= level < len(widths): raise InputError(f'the grid branch emits {[int(4**(8-l)) for l in range(len(widths)-1, 0, -1)]} points per 256 x 256 px with {len(widths)} levels, not {points}')
         if positions not in ('offset', 'absolute') or weights not in ('zero', 'he'): raise InputError(f"positions are 'offset' or 'absolute' and weights start 'zero' or 'he', not {positions!r} and {weights!r}")
+        if not movable and (positions, weights) != ('offset', 'zero'): raise InputError("points that cannot move must start on their grid: movable=False goes with positions='offset' and weights='zero'")
         self.spacing, self.branch_points, self.size, self.ring = 2**int(level), branch_points, size, ring
         self.positions, self.start = positions, (spread, most, away)
         self.net = Hourglass(in_channels, tuple(widths), int(level), passes)
@@ -269,6 +271,8 @@ class PointSetGen(PointModel):
         if background == 'smooth': self.coarse = nn.Conv2d(widths[self.coarse_level-1], out_channels, 1)
         if branch_points: self._begin_branch(widths[-1]*(size//self.net.stride)**2, hidden, passes)
         self._start_weights(weights)
+        for name in ('placing', 'branch_placing'):
+            if hasattr(self, name): getattr(self, name).requires_grad_(movable)
 
 # %% ../nbs/13_pointset.ipynb #260cce6b
 @patch

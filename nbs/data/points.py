@@ -32,8 +32,8 @@ ABLATION = {'all of it': {}, 'no linear path': dict(shortcut=None), 'no detail':
 
 FOLDS = dict(lymphoid=(((5, 7), 2), ((2, 5), 7))) # training fields, and the one that judges; the test field is not among them
 REMEDIES = {'points': {}, 'U-Net': RUNS['unet'], 'held still': dict(away=1e-3), 'held still, no detail': dict(away=1e-3, detail=False), 'half the widths': dict(widths=(8, 16, 32, 64)), 'dropout .2': dict(dropout=.2), 'a third of the steps': dict(steps=50),
-            'a fifth of the rate': dict(lr=2e-3), 'fewer levels': dict(widths=(16, 32, 64)), 'places and spreads fixed': dict(fixed=True), 'fewer levels, fixed': dict(widths=(16, 32, 64), fixed=True),
-            'fixed, no detail': dict(fixed=True, detail=False), 'fixed, dropout .2': dict(fixed=True, dropout=.2)}
+            'a fifth of the rate': dict(lr=2e-3), 'fewer levels': dict(widths=(16, 32, 64)), 'places and spreads fixed': dict(movable=False), 'fewer levels, fixed': dict(widths=(16, 32, 64), movable=False),
+            'fixed, no detail': dict(movable=False, detail=False), 'fixed, dropout .2': dict(movable=False, dropout=.2)}
 
 def rows(out): return json.loads(out.read_text()) if out.exists() else []
 def there(out, *key): return any((r['name'], r['seed'], r['tag']) == key for r in rows(out))
@@ -44,10 +44,7 @@ def keep(out, row):
 
 def make(dls, seed, options):
     options = dict(options)
-    if options.pop('unet', 0): return unet_learner(dls, seed=seed, **options)
-    fixed, learn = options.pop('fixed', False), pointset_learner(dls, seed=seed, **options)
-    if fixed: learn.model.model.placing.requires_grad_(False) # it starts at zero: points stay on their grid, with the spread that they start with
-    return learn
+    return unet_learner(dls, seed=seed, **options) if options.pop('unet', 0) else pointset_learner(dls, seed=seed, **options)
 def listed(options): return {k: list(v) if isinstance(v, tuple) else v for k, v in options.items() if k != 'unet'}
 
 def phantom_store(work):
