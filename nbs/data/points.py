@@ -23,7 +23,7 @@ from stpt2imc.train import as_model, unet_learner
 SIZE, BLURS = 1024, (0, 1, 2, 4, 8, 16) # side of the phantom's sections, px, and sigmas of the linear path, px: those of the ridge baseline
 POINTS = dict(points=4096, widths=(16, 32, 64, 128), passes=1, spread=.6, shortcut=BLURS)
 RUNS = {'points 4096': POINTS, 'unet': dict(unet=1, widths=(24, 48, 96), shortcut=BLURS), 'points over unet': dict(POINTS, background='unet', background_options=dict(widths=(16, 32))),
-        'points 256': dict(POINTS, points=256, widths=(16, 32, 64, 128, 128)), 'points 1024': dict(POINTS, points=1024), 'points 16384': dict(POINTS, points=16384),
+        'points fixed': dict(POINTS, movable=False), 'points 256': dict(POINTS, points=256, widths=(16, 32, 64, 128, 128)), 'points 1024': dict(POINTS, points=1024), 'points 16384': dict(POINTS, points=16384),
         'queries 4096': dict(model='queries', widths=(16, 32, 64, 64), width=48, layers=1, spread=.6, shortcut=BLURS)}
 PLAIN = dict(shortcut=None, detail=False)
 ABLATION = {'all of it': {}, 'no linear path': dict(shortcut=None), 'no detail': dict(detail=False), 'no linear path, no detail': PLAIN, 'spread of 1 cell': dict(spread=1.), 'spread of 1.5 cells': dict(spread=1.5),
@@ -129,6 +129,6 @@ def main():
                     for remedy, change in REMEDIES.items(): on_folds(out, work, 'lymphoid', remedy, change, seed)
                 else:
                     on_task(out, work, name, 'points 4096', POINTS, seed, steps=0, tag='linear')
-                    for kind in ('points 4096', 'unet'): on_task(out, work, name, kind, RUNS[kind], seed)
+                    for kind in ('points 4096', 'points fixed', 'unet'): on_task(out, work, name, kind, RUNS[kind], seed)
 
 if __name__ == '__main__': main()
