@@ -4,6 +4,7 @@ What is asserted is what is on screen: titles, messages, and the bytes of the pi
 Skipped, with the reason, where Chromium, playwright or JupyterLab are not installed.
 """
 import importlib.util, json, os, shutil, socket, statistics, subprocess, sys, time, urllib.error, urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -42,30 +43,39 @@ def work(tmp_path_factory):
     notebook(folder / "live.ipynb", OPEN); notebook(folder / "base.ipynb", WITHOUT + OPEN)
     return folder
 
-@pytest.fixture(scope="module")
-def server(work, tmp_path_factory):
-    "JupyterLab on a free port, with settings of its own and none of the user's."
-    home = tmp_path_factory.mktemp("jupyter")
-    (home / "config/labconfig").mkdir(parents=True)
-    (home / "config/labconfig/default_setting_overrides.json").write_text(json.dumps({"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}}))
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+def free_port():
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); return s.getsockname()[1]
+
+@contextmanager
+def serving(module, options, address, home, work):
+    "`python -m module options` in `work`, with settings of its own and none of the user's, until it answers at `address`."
     env = {k: v for k, v in os.environ.items() if k not in ("IN_TEST", "PYTEST_CURRENT_TEST")}
     env.update(JUPYTER_CONFIG_DIR=str(home / "config"), JUPYTER_DATA_DIR=str(home / "data"), JUPYTER_RUNTIME_DIR=str(home / "run"), IPYTHONDIR=str(home / "ipython"), PYTHONPATH=str(ROOT), PYTHONWARNINGS="ignore", OMP_NUM_THREADS="1")
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={work}",
-               "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"]
-    with open(home / "log", "w") as log: process = subprocess.Popen(command, cwd=work, env=env, stdout=log, stderr=log)
-    address = f"http://127.0.0.1:{port}"
+    with open(home / "log", "w") as log: process = subprocess.Popen([sys.executable, "-m", module, *options], cwd=work, env=env, stdout=log, stderr=log)
     try:
         for _ in range(600):
-            if process.poll() is not None: pytest.fail("JupyterLab did not start:\n" + (home / "log").read_text()[-3000:])
-            try: urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=5); break
+            if process.poll() is not None: pytest.fail(f"{module} did not start:\n" + (home / "log").read_text()[-3000:])
+            try: urllib.request.urlopen(address, timeout=60); break
+            except urllib.error.HTTPError: break # it answers
             except (urllib.error.URLError, OSError): time.sleep(.2)
-        else: pytest.fail("JupyterLab did not answer:\n" + (home / "log").read_text()[-3000:])
-        yield address
+        else: pytest.fail(f"{module} did not answer:\n" + (home / "log").read_text()[-3000:])
+        yield
     finally:
         process.terminate()
         try: process.wait(15)
         except subprocess.TimeoutExpired: process.kill()
+
+def jupyter_options(port, work):
+    return ["--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={work}"]
+
+@pytest.fixture(scope="module")
+def server(work, tmp_path_factory):
+    "JupyterLab on a free port."
+    home, port = tmp_path_factory.mktemp("jupyter"), free_port()
+    (home / "config/labconfig").mkdir(parents=True)
+    (home / "config/labconfig/default_setting_overrides.json").write_text(json.dumps({"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}}))
+    options = ["--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.handlers.announcements.NeverCheckForUpdate", "--LabApp.extension_manager=readonly"]
+    with serving("jupyterlab", jupyter_options(port, work) + options, f"http://127.0.0.1:{port}/api?token={TOKEN}", home, work): yield f"http://127.0.0.1:{port}"
 
 # ---------------------------------------------------------------- the browser
 
@@ -76,24 +86,32 @@ def artefacts():
     return folder
 
 @pytest.fixture(scope="module")
-def pages(server):
-    "Both notebooks, opened and started together; and every request that was made."
+def browser():
+    "Headless Chromium, every host but this one out of reach."
     from playwright.sync_api import sync_playwright
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost"]
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=flags)
-        context = browser.new_context(viewport=dict(width=1500, height=1180))
-        context.set_default_timeout(WAIT)
-        requests, opened = [], {}
-        context.on("request", lambda r: requests.append(r.url))
-        for name in ("live", "base"):
-            page = opened[name] = context.new_page()
-            page.goto(f"{server}/doc/tree/{name}.ipynb?token={TOKEN}")
-        for page in opened.values(): # both kernels import at the same time
-            page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook .jp-Cell') && document.body.innerText.includes('| Idle')")
-            page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        yield opened, requests
+        yield browser
         browser.close()
+
+def window(browser):
+    context = browser.new_context(viewport=dict(width=1500, height=1180))
+    context.set_default_timeout(WAIT)
+    return context
+
+@pytest.fixture(scope="module")
+def pages(server, browser):
+    "Both notebooks, opened and started together; and every request that was made."
+    context, requests, opened = window(browser), [], {}
+    context.on("request", lambda r: requests.append(r.url))
+    for name in ("live", "base"):
+        page = opened[name] = context.new_page()
+        page.goto(f"{server}/doc/tree/{name}.ipynb?token={TOKEN}")
+    for page in opened.values(): # both kernels import at the same time
+        page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook .jp-Cell') && document.body.innerText.includes('| Idle')")
+        page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+    yield opened, requests
 
 DIGEST = """async i => { const b = await (await fetch(i.src)).arrayBuffer();
   return [Array.from(new Uint8Array(b.slice(0, 4))), Array.from(new Uint8Array(await crypto.subtle.digest('SHA-256', b))).join()]; }"""
@@ -225,3 +243,24 @@ def test_no_foreign_host(pages):
     assert len(requests) > 20
     foreign = [u for u in requests if not u.startswith(("http://127.0.0.1", "ws://127.0.0.1", "data:", "blob:"))]
     assert not foreign, foreign
+
+@pytest.mark.slow # neither comes with the dev extra: pip install notebook voila
+@pytest.mark.parametrize("kind", ["live", "base"])
+@pytest.mark.parametrize("frontend", ["notebook", "voila"])
+def test_other_frontends(frontend, kind, work, browser, tmp_path, artefacts):
+    if importlib.util.find_spec(frontend) is None: pytest.skip(f"pip install {frontend}")
+    port = free_port()
+    options, path = (jupyter_options(port, work) + ["--JupyterNotebookApp.expose_app_in_browser=True"], f"notebooks/{kind}.ipynb?token={TOKEN}") if frontend == "notebook" else (["--no-browser", f"--port={port}", "--Voila.ip=127.0.0.1", f"{kind}.ipynb"], "")
+    with serving(frontend, options, f"http://127.0.0.1:{port}/" + (f"api?token={TOKEN}" if frontend == "notebook" else "static/favicon.ico"), tmp_path, work):
+        page = window(browser).new_page()
+        page.goto(f"http://127.0.0.1:{port}/{path}", wait_until="commit") # Voila's own page asks for fonts from elsewhere
+        if frontend == "notebook":
+            page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook .jp-Cell')")
+            page.locator("[data-status=idle]").first.wait_for()
+            page.evaluate("window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        e = Explorer(page, ".stpt2imc-canvas img" if kind == "live" else "img.widget-image:visible")
+        e.title("Section 1, chunk 1/1"); page.locator(e.pictures).nth(1).wait_for(); before = e.digest()
+        page.get_by_role("button", name="→").click(); e.title("chunk 1/2"); before = e.changed(before)
+        if kind == "live": on_click(e); e.title("chunk 2/2"); before = e.changed(before)
+        e.tab("Models"); page.get_by_role("button", name="U-Net", exact=True).click(); page.locator(".stpt2imc-scores", has_text="U-Net").wait_for(); e.changed(before)
+        page.screenshot(path=artefacts / f"{frontend}_{kind}.png")
