@@ -7,7 +7,7 @@ __all__ = ['LAYOUTS', 'RENDERERS', 'drop_cache', 'bench_loader', 'bench_io', 'io
            'convert_table', 'bench_render', 'render_table', 'plot_render']
 
 # %% ../nbs/30_bench.ipynb #25d00fe1
-import importlib, importlib.util, json, multiprocessing, os, random, shutil, subprocess, sys, time
+import importlib, importlib.util, json, multiprocessing, os, platform, random, shutil, subprocess, sys, time
 import numpy as np
 import pandas as pd
 import tifffile
@@ -390,7 +390,7 @@ def bench_render(points=(256, 1024, 4096, 16384), # numbers of points, with one 
     threads = threads or (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count())
     cases = [*(dict(b=1, n=n, spread=None) for n in points), *(dict(b=1, n=base, spread=z) for z in spreads), *(dict(b=b, n=base, spread=None) for b in batches)]
     cases = [case for i, case in enumerate(cases) if case not in cases[:i]]
-    result = dict(rows=[], version=__version__, torch=torch.__version__, date=str(date.today()), threads=threads, load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
+    result = dict(rows=[], version=__version__, torch=torch.__version__, date=str(date.today()), device=f'{platform.machine()}, {os.cpu_count()} CPU cores' if device == 'cpu' else torch.cuda.get_device_name(), threads=threads, load=os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
                   gsplat='blends its points from front to back, so it cannot draw their sum: not measured',
                   settings=dict(points=list(points), spreads=list(spreads), batches=list(batches), base=base, channels=channels, side=side, device=device, clock=clock, seed=seed))
     for case in cases:
