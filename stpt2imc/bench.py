@@ -425,5 +425,5 @@ def plot_render(result:dict, # from `bench_render`
             part = table[where & (table.method == method) & table.total_ms.notna()]
             if len(part): ax.loglog(part[column].astype(float), part.total_ms, marker=marker, ms=5, lw=1.2, ls=':' if method == 'auto' else '-', color=colour, label=method)
         ax.set_xlabel(label); ax.grid(alpha=.3)
-    fig.axes[0].set_ylabel('image and gradient, ms'); fig.axes[0].legend(fontsize=8)
+    fig.axes[0].set_ylabel('image and gradient, ms'); fig.legend(*fig.axes[0].get_legend_handles_labels(), loc='outside right upper', fontsize=8)
     return fig
