@@ -1,7 +1,13 @@
-"""Tests marked `slow` run where the environment variable STPT2IMC_SLOW is set; continuous integration leaves them out."""
+"""Tests marked `slow` run where the environment variable STPT2IMC_SLOW is set; continuous integration leaves them out.
+
+Hypothesis draws the same examples in every run, so that a change is judged by what it changes; with STPT2IMC_SLOW it draws new ones."""
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("same", derandomize=True, database=None)
+if "STPT2IMC_SLOW" not in os.environ: settings.load_profile("same")
 
 
 def pytest_configure(config):
